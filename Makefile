@@ -1,0 +1,48 @@
+# What a newcomer runs: `make demo` and `make test`. Both set up everything they need in .venv.
+# TORCH_INDEX=URL takes torch from another index, such as one that has builds without CUDA.
+
+PYTHON ?= python3
+PIP_FLAGS := --disable-pip-version-check --quiet -c requirements.lock $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+.PHONY: demo test check install lock reference clean
+
+demo: install
+	.venv/bin/stillroom demo $(DEMO_FLAGS)
+
+install: .venv/installed
+
+test: .venv/installed-dev
+	$(MAKE) check
+	.venv/bin/pytest -n 2 --dist loadgroup $(PYTEST_FLAGS)
+
+check: .venv/installed-dev
+	.venv/bin/ruff check src tests benchmarks
+	.venv/bin/ruff format --check src tests benchmarks
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+reference: .venv/installed-dev
+	.venv/bin/python docs/reference.py
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit("stillroom needs Python 3.11 or newer; set PYTHON=...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python pyproject.toml requirements.lock
+	@echo "Installing stillroom into .venv (the first time takes a few minutes) ..."
+	.venv/bin/python -m pip install $(PIP_FLAGS) -e '.[students,demo]'
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	.venv/bin/python -m pip install $(PIP_FLAGS) -e '.[students,demo,dev]'
+	@touch $@
+
+# Writes the lock file anew from the newest versions that pyproject.toml allows.
+lock:
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet -e '.[students,demo,dev]' $(if $(TORCH),torch==$(TORCH))
+	.venv-lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock
+	rm -rf .venv-lock
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

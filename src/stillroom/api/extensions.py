@@ -1,0 +1,124 @@
+"""What is stillroom's own, below `/v1/stillroom`: selections, keys, usage, and this API's description."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from stillroom import billing, chat, ids
+from stillroom.api import files as files_api
+from stillroom.api.wire import Call, Reply
+from stillroom.completions import table
+from stillroom.datasets import selection
+from stillroom.errors import InvalidRequest
+
+
+class SelectionFilter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which stored completions: all conditions must hold. Times are seconds since the epoch."""
+
+    model: str | None = None
+    metadata: dict[str, str] = {}
+    created_after: int | None = None
+    created_before: int | None = None
+
+
+class SelectionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Give `filter`, `ids`, or both. `validation_fraction` of the rows, chosen by `seed`, go to a
+    validation file instead of the training file."""
+
+    filter: SelectionFilter | None = None
+    ids: list[str] | None = None
+    validation_fraction: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    seed: int = 0
+    filename: str | None = None
+
+
+class KeyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`name` says later what the key is for."""
+
+    name: str
+
+
+def select(call: Call) -> Reply:
+    """Make a training file of stored completions."""
+    asked = _body(call, SelectionRequest)
+    if asked.filter is None and asked.ids is None:
+        raise InvalidRequest("Give 'filter' (which may be empty: {}), 'ids', or both.", param="filter")
+    conditions = asked.filter or SelectionFilter()
+    chat.check_metadata(conditions.metadata)
+    chosen = table.Filter(
+        model=conditions.model,
+        metadata=conditions.metadata,
+        numbers=_numbers(asked.ids),
+        created_after=conditions.created_after,
+        created_before=conditions.created_before,
+    )
+    made = selection.select(
+        call.platform.database,
+        call.platform.files,
+        call.project,
+        chosen,
+        validation_fraction=asked.validation_fraction,
+        seed=asked.seed,
+        filename=asked.filename,
+    )
+    return Reply(
+        body={
+            "object": "stillroom.selection",
+            "training_file": files_api.shown(made.training_file),
+            "validation_file": files_api.shown(made.validation_file) if made.validation_file else None,
+            "training_examples": made.training_examples,
+            "validation_examples": made.validation_examples,
+            "skipped": made.skipped,
+            "warnings": made.warnings,
+        }
+    )
+
+
+def create_key(call: Call) -> Reply:
+    """Make an API key; its secret is in this answer and nowhere else."""
+    key, secret = call.platform.keys.create(call.project, _body(call, KeyRequest).name)
+    return Reply(body={"object": "stillroom.key", **msgspec.to_builtins(key), "key": secret})
+
+
+def list_keys(call: Call) -> Reply:
+    """List the project's API keys, without their secrets."""
+    keys = call.platform.keys.of_project(call.project)
+    data = [{"object": "stillroom.key", **msgspec.to_builtins(key)} for key in keys]
+    return Reply(body={"object": "list", "data": data, "has_more": False})
+
+
+def revoke_key(call: Call) -> Reply:
+    """Revoke an API key."""
+    call.platform.keys.revoke(call.project, call.parameters["id"])
+    return Reply(body={"id": call.parameters["id"], "object": "stillroom.key.revoked", "deleted": True})
+
+
+def usage(call: Call) -> Reply:
+    """What was used and what it cost, by kind and model, since `since` (seconds since the epoch)."""
+    since = call.query.get("since", "0")
+    if not since.isdigit():
+        raise InvalidRequest(f"Invalid 'since': {since!r}. Expected seconds since the epoch.", param="since")
+    totals = billing.totals(call.platform.database, call.project, int(since[:12]))
+    data = [{"object": "stillroom.usage", **msgspec.to_builtins(total)} for total in totals]
+    return Reply(body={"object": "list", "data": data, "has_more": False})
+
+
+def _numbers(asked: list[str] | None) -> tuple[int, ...] | None:
+    if asked is None:
+        return None
+    found = []
+    for text in asked:
+        number = ids.completion_number(text)
+        if number is None:
+            raise InvalidRequest(f"{text!r} is not the id of a stored completion.", param="ids")
+        found.append(number)
+    return tuple(sorted(set(found)))
+
+
+def _body(call: Call, kind: type[Any]) -> Any:
+    try:
+        return msgspec.convert(call.json(), kind)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"The request body is wrong: {error}.") from error

@@ -1,0 +1,85 @@
+"""HTTP/1.1 for callers we do not trust to be quick: uvicorn's httptools protocol, with deadlines.
+
+A connection that dribbles its headers, or its body below a crawl, is closed; oversized headers are
+refused. Answers may take as long as they like.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEADER_SECONDS = 5.0
+BODY_CHECK_SECONDS = 10.0
+BODY_BYTES = 1024  # at least so many between two checks
+HEADERS = 100
+HEADER_BYTES = 64 * 1024
+
+
+class PatientNoMore(HttpToolsProtocol):
+    """Closes connections that never finish their request."""
+
+    _timer: asyncio.TimerHandle | None = None
+    _taken = 0
+    _header_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait(HEADER_SECONDS, self._give_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._header_bytes = 0
+        self._wait(HEADER_SECONDS, self._give_up)
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value))
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._taken = 0
+        self._wait(BODY_CHECK_SECONDS, self._check_body)
+
+    def on_body(self, body: bytes) -> None:
+        self._taken += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._stop_waiting()
+        super().on_message_complete()
+
+    def _count(self, size: int) -> None:
+        self._header_bytes += size
+        if self._header_bytes > HEADER_BYTES or len(self.headers) >= HEADERS:
+            raise ValueError("headers too large")  # the parser turns it into a 400
+
+    def _check_body(self) -> None:
+        # While we do not read, because the application is behind, the caller is not to blame.
+        if self._taken < BODY_BYTES and not self.flow.read_paused:
+            self._give_up()
+            return
+        self._taken = 0
+        self._wait(BODY_CHECK_SECONDS, self._check_body)
+
+    def _give_up(self) -> None:
+        self.transport.close()
+
+    def _wait(self, seconds: float, then: Any) -> None:
+        self._stop_waiting()
+        self._timer = self.loop.call_later(seconds, then)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,111 @@
+"""Every operation of the API: method, path, handler. Both dialects share the first table.
+
+A path's `{name}` takes one segment. Handlers that are plain functions run in a thread; their
+docstring is the operation's line in the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from stillroom.api import arm, extensions, files, fine_tuning, identity, models, stored_completions
+from stillroom.api.errors import UnknownPath, WrongMethod
+from stillroom.api.wire import Call, Reply
+
+Handler = Callable[[Call], Reply] | Callable[[Call], Awaitable[Reply]]
+
+
+@dataclass(frozen=True)
+class Route:
+    """One operation. `raw`: the handler reads the body itself, as it comes."""
+
+    method: str
+    path: str
+    handler: Handler
+    raw: bool = False
+
+
+CHAT = ("chat", "completions")
+
+BOTH_DIALECTS = (
+    Route("GET", "chat/completions", stored_completions.list_completions),
+    Route("GET", "chat/completions/{id}", stored_completions.retrieve),
+    Route("POST", "chat/completions/{id}", stored_completions.update),
+    Route("DELETE", "chat/completions/{id}", stored_completions.delete),
+    Route("GET", "chat/completions/{id}/messages", stored_completions.list_messages),
+    Route("POST", "files", files.create, raw=True),
+    Route("GET", "files", files.list_files),
+    Route("GET", "files/{id}", files.retrieve),
+    Route("DELETE", "files/{id}", files.delete),
+    Route("GET", "files/{id}/content", files.content),
+    Route("POST", "fine_tuning/jobs", fine_tuning.create),
+    Route("GET", "fine_tuning/jobs", fine_tuning.list_jobs),
+    Route("GET", "fine_tuning/jobs/{id}", fine_tuning.retrieve),
+    Route("GET", "fine_tuning/jobs/{id}/events", fine_tuning.list_events),
+    Route("GET", "fine_tuning/jobs/{id}/checkpoints", fine_tuning.list_checkpoints),
+    Route("POST", "fine_tuning/jobs/{id}/cancel", fine_tuning.cancel),
+    Route("POST", "fine_tuning/jobs/{id}/pause", fine_tuning.pause),
+    Route("POST", "fine_tuning/jobs/{id}/resume", fine_tuning.resume),
+    Route("GET", "models", models.list_models),
+    Route("GET", "models/{model}", models.retrieve),
+    Route("DELETE", "models/{model}", models.delete),
+)
+
+OWN = (
+    Route("POST", "stillroom/selections", extensions.select),
+    Route("POST", "stillroom/keys", extensions.create_key),
+    Route("GET", "stillroom/keys", extensions.list_keys),
+    Route("DELETE", "stillroom/keys/{id}", extensions.revoke_key),
+    Route("GET", "stillroom/usage", extensions.usage),
+)
+
+_PROVIDER = "subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.CognitiveServices"
+_ACCOUNT = f"{_PROVIDER}/accounts/{{account}}"
+_LOCATION = "subscriptions/{subscription}/providers/Microsoft.CognitiveServices/locations/{location}"
+
+ARM = (
+    Route("PUT", f"{_ACCOUNT}/deployments/{{deployment}}", arm.put_deployment),
+    Route("GET", f"{_ACCOUNT}/deployments/{{deployment}}", arm.get_deployment),
+    Route("PATCH", f"{_ACCOUNT}/deployments/{{deployment}}", arm.patch_deployment),
+    Route("DELETE", f"{_ACCOUNT}/deployments/{{deployment}}", arm.delete_deployment),
+    Route("GET", f"{_ACCOUNT}/deployments", arm.list_deployments),
+    Route("GET", _ACCOUNT, arm.get_account),
+    Route("POST", f"{_ACCOUNT}/listKeys", arm.list_keys),
+    Route("GET", f"{_ACCOUNT}/models", arm.list_models),
+    Route("GET", f"{_ACCOUNT}/usages", arm.list_usages),
+    Route("GET", f"{_LOCATION}/models", arm.list_models),
+    Route("GET", f"{_LOCATION}/usages", arm.list_usages),
+)
+
+IDENTITY = (Route("GET", "msi/token", identity.token),)
+
+
+def find(routes: tuple[Route, ...], method: str, segments: tuple[str, ...]) -> tuple[Route, Mapping[str, str]]:
+    """The operation and its path's parameters. Raises UnknownPath, or WrongMethod."""
+    known = False
+    for route in routes:
+        parameters = _match(tuple(route.path.split("/")), segments)
+        if parameters is None:
+            continue
+        if route.method == method:
+            return route, parameters
+        known = True
+    path = "/".join(segments)
+    if known:
+        raise WrongMethod(f"Not allowed to {method} on /{path}.")
+    raise UnknownPath(f"Unknown request URL: {method} /{path}. Please check the URL for typos.")
+
+
+def _match(pattern: tuple[str, ...], segments: tuple[str, ...]) -> dict[str, str] | None:
+    if len(pattern) != len(segments):
+        return None
+    found: dict[str, str] = {}
+    for expected, segment in zip(pattern, segments, strict=True):
+        if expected.startswith("{"):
+            if not segment:
+                return None
+            found[expected[1:-1]] = segment
+        elif expected.lower() != segment.lower():  # ARM's paths are case-insensitive
+            return None
+    return found

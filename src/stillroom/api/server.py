@@ -1,0 +1,168 @@
+"""`stillroom serve`: one event loop with the plain listener, the TLS listener and the jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import uvicorn
+import uvloop
+
+from stillroom.api.app import Application
+from stillroom.api.protocol import PatientNoMore
+from stillroom.api.tls import ensure_certificate
+from stillroom.assembly import Platform, ensure_admin_key, open_platform
+from stillroom.config import Settings
+from stillroom.errors import ConfigurationError
+from stillroom.worker.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+DRAIN_SECONDS = 30
+KEEP_ALIVE_SECONDS = 15
+
+
+class _Listener(uvicorn.Server):
+    """One port. Signals are the server's to handle, because there may be two listeners."""
+
+    @contextlib.contextmanager
+    def capture_signals(self):  # type: ignore[no-untyped-def]
+        yield
+
+
+@dataclass(frozen=True, kw_only=True)
+class Addresses:
+    """Where this machine reaches the server; the last two are None without a TLS port."""
+
+    url: str
+    tls_url: str | None
+    ca: str | None
+
+
+Announce = Callable[[Addresses, str | None], None]
+
+
+def serve(settings: Settings, announce: Announce) -> None:
+    """Runs until SIGTERM or SIGINT. `announce` is called once, when the API answers, with the
+    addresses and the admin key if it was just made. Raises ConfigurationError when it cannot start."""
+    platform = open_platform(settings)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(platform, announce))
+    finally:
+        platform.close()
+
+
+async def _serve(platform: Platform, announce: Announce) -> None:
+    settings = platform.settings
+    if settings.host not in LOOPBACK:
+        log.warning("listening on %s: other machines can reach this server; every call needs a key", settings.host)
+    listeners = _listeners(platform)
+    async with _running(platform):
+        tasks = [asyncio.create_task(listener.serve([bound])) for listener, bound in listeners]
+        _stop_on_signals([listener for listener, _ in listeners])
+        try:
+            while not all(listener.started for listener, _ in listeners):  # noqa: ASYNC110 - uvicorn has no event for it
+                await asyncio.sleep(0.01)
+            new_key = await asyncio.to_thread(ensure_admin_key, platform)
+            addresses = _addresses(settings, [bound for _, bound in listeners])
+            _write_server_file(settings.folder, addresses)
+            announce(addresses, new_key)
+            await asyncio.gather(*tasks)
+        finally:
+            for listener, _ in listeners:
+                listener.should_exit = True
+            await asyncio.gather(*tasks, return_exceptions=True)
+            (settings.folder / "server.json").unlink(missing_ok=True)
+
+
+def _listeners(platform: Platform) -> list[tuple[_Listener, socket.socket]]:
+    settings = platform.settings
+    found = [(_listener(platform), _bind(settings.host, settings.port, "--port"))]
+    if settings.tls_port:
+        listener = _listener(platform, tls=settings.folder / "tls")
+        found.append((listener, _bind(settings.host, settings.tls_port, "--tls-port")))
+    return found
+
+
+def _bind(host: str, port: int, flag: str) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise ConfigurationError(
+            f"Cannot listen on {host} port {port}: {error.strerror}. Choose another with {flag}.", param="port"
+        ) from error
+
+
+def _listener(platform: Platform, *, tls: Path | None = None) -> _Listener:
+    certificate, key = ensure_certificate(tls, platform.settings.host) if tls else (None, None)
+    return _Listener(
+        uvicorn.Config(
+            Application(platform),
+            http=PatientNoMore,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
+        )
+    )
+
+
+@contextlib.asynccontextmanager
+async def _running(platform: Platform) -> AsyncIterator[None]:
+    """What runs beside the listeners."""
+    platform.models.start()
+    await platform.deployments.finish_interrupted()
+    beside = [asyncio.create_task(Supervisor(platform).run()), asyncio.create_task(platform.hosting.tend())]
+    try:
+        yield
+    finally:
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
+        await platform.deployments.close()
+        await platform.hosting.close()
+        await platform.models.close()
+
+
+def _stop_on_signals(listeners: list[_Listener]) -> None:
+    def stop() -> None:
+        for listener in listeners:
+            listener.should_exit = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+
+
+def _addresses(settings: Settings, bound: list[socket.socket]) -> Addresses:
+    # A server that listens everywhere is reached by loopback from this machine.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
+    name = f"[{host}]" if ":" in host else host
+    plain, *tls = (listener.getsockname()[1] for listener in bound)
+    return Addresses(
+        url=f"http://{name}:{plain}",
+        tls_url=f"https://{name}:{tls[0]}" if tls else None,
+        ca=str(settings.folder / "tls" / "ca.pem") if tls else None,
+    )
+
+
+def _write_server_file(folder: Path, addresses: Addresses) -> None:
+    """Tells the commands on this machine where the server is."""
+    draft = folder / ".server.json"
+    draft.write_text(json.dumps({**asdict(addresses), "pid": os.getpid()}))
+    draft.rename(folder / "server.json")

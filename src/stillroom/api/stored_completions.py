@@ -1,0 +1,147 @@
+"""Stored completions: list, retrieve, update, delete, and their messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stillroom import chat, ids
+from stillroom.api.wire import Call, Reply
+from stillroom.completions import table
+from stillroom.errors import InvalidRequest, NotFound
+
+PAGE, LARGEST_PAGE = 20, 100
+SHOWN_PARAMETERS = (
+    "seed",
+    "temperature",
+    "top_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "tools",
+    "tool_choice",
+    "response_format",
+)
+
+
+def list_completions(call: Call) -> Reply:
+    """List stored completions, filtered by model and metadata."""
+    limit = call.limit(PAGE, LARGEST_PAGE)
+    chosen = table.Filter(model=call.query.get("model"), metadata=call.metadata_filter())
+    after, descending = _cursor(call), call.descending("asc")
+    with call.platform.database.read() as connection:
+        found = table.page(connection, call.project, chosen, after=after, descending=descending, limit=limit + 1)
+    page = [shown(stored) for stored in found[:limit]]
+    return Reply(body=_list(page, len(found) > limit))
+
+
+def retrieve(call: Call) -> Reply:
+    """Retrieve a stored completion."""
+    return Reply(body=shown(_find(call)))
+
+
+def update(call: Call) -> Reply:
+    """Add metadata to a stored completion; null clears all of it."""
+    body = call.json()
+    if "metadata" not in body:
+        raise InvalidRequest(
+            "Missing required parameter: 'metadata'.", param="metadata", code="missing_required_parameter"
+        )
+    changes = body["metadata"]
+    chat.check_metadata(changes)
+    number = _number(call)
+
+    def write(connection: Any) -> dict[str, str] | None:
+        merged = table.merge_metadata(connection, call.project, number, changes)
+        chat.check_metadata(merged)
+        return merged
+
+    if call.platform.writer.write(write) is None:
+        raise _not_found(call)
+    return Reply(body=shown(_find(call)))
+
+
+def delete(call: Call) -> Reply:
+    """Delete a stored completion."""
+    number = _number(call)
+    if not call.platform.writer.write(lambda c: table.remove(c, call.project, number)):
+        raise _not_found(call)
+    return Reply(body={"object": "chat.completion.deleted", "id": call.parameters["id"], "deleted": True})
+
+
+def list_messages(call: Call) -> Reply:
+    """List the messages that were sent to get a stored completion."""
+    limit, descending = call.limit(PAGE, LARGEST_PAGE), call.descending("asc")
+    messages = [
+        _message(call.parameters["id"], index, message) for index, message in enumerate(_find(call).request["messages"])
+    ]
+    if descending:
+        messages.reverse()
+    if after := call.query.get("after"):
+        position = next((i for i, message in enumerate(messages) if message["id"] == after), None)
+        if position is None:
+            raise InvalidRequest(f"Invalid 'after': no message {after!r} in this completion.", param="after")
+        messages = messages[position + 1 :]
+    return Reply(body=_list(messages[:limit], len(messages) > limit))
+
+
+def shown(stored: table.StoredCompletion) -> dict[str, Any]:
+    """A stored completion as the API gives it: the completion and what it was asked with."""
+    request = stored.request
+    item = {
+        **stored.response,
+        "id": ids.completion_id(stored.number),
+        "object": "chat.completion",
+        "created": stored.response.get("created") or stored.created_at,
+        "model": stored.response.get("model") or stored.model,
+        "metadata": stored.metadata,
+        "input_user": request.get("user"),
+        **{name: request.get(name) for name in SHOWN_PARAMETERS},
+    }
+    if stored.status is table.Status.INCOMPLETE:
+        item["status"] = stored.status.value
+    return item
+
+
+def _message(completion_id: str, index: int, message: dict[str, Any]) -> dict[str, Any]:
+    content = message.get("content")
+    parts = content if isinstance(content, list) else None
+    text = "".join(p.get("text") or "" for p in parts if p.get("type") == "text") if parts is not None else content
+    return {**message, "id": f"{completion_id}-{index}", "content": text, "content_parts": parts}
+
+
+def _list(data: list[dict[str, Any]], more: bool) -> dict[str, Any]:
+    return {
+        "object": "list",
+        "data": data,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+        "has_more": more,
+    }
+
+
+def _cursor(call: Call) -> int | None:
+    after = call.query.get("after")
+    if not after:
+        return None
+    number = ids.completion_number(after)
+    if number is None:
+        raise InvalidRequest(f"Invalid 'after': {after!r} is not the id of a stored completion.", param="after")
+    return number
+
+
+def _number(call: Call) -> int:
+    number = ids.completion_number(call.parameters["id"])
+    if number is None:
+        raise _not_found(call)
+    return number
+
+
+def _find(call: Call) -> table.StoredCompletion:
+    with call.platform.database.read() as connection:
+        found = table.get(connection, call.project, _number(call))
+    if found is None:
+        raise _not_found(call)
+    return found
+
+
+def _not_found(call: Call) -> NotFound:
+    return NotFound(f"Completion {call.parameters['id']} not found.", param="completion_id")

@@ -1,0 +1,189 @@
+"""What a handler gets and gives: a parsed call, a reply; and how both meet ASGI."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+import anyio
+import msgspec
+
+from stillroom import chat
+from stillroom.assembly import Platform
+from stillroom.auth import Principal
+from stillroom.errors import InvalidRequest, TooLarge
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+PIECE = 256 * 1024
+METADATA_FILTER = "metadata["
+
+
+class Dialect(enum.Enum):
+    """Whose words the caller speaks. ARM is Azure's resource manager."""
+
+    OPENAI = "openai"
+    AZURE = "azure"
+    ARM = "arm"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Location:
+    """Where a path leads, its prefixes taken off and its segments unquoted."""
+
+    dialect: Dialect
+    segments: tuple[str, ...]
+    deployment: str | None = None
+    versioned: bool = False
+    """Whether the path itself names a version, so that no api-version is needed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One request, authenticated and located."""
+
+    platform: Platform
+    principal: Principal
+    location: Location
+    method: str
+    path: str
+    parameters: Mapping[str, str]
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    request_id: str
+    receive: Receive = field(repr=False)
+    body: bytes = field(default=b"", repr=False)
+
+    @property
+    def dialect(self) -> Dialect:
+        return self.location.dialect
+
+    @property
+    def project(self) -> int:
+        return self.principal.project
+
+    def json(self) -> dict[str, Any]:
+        """The body as an object. Raises InvalidRequest when it is none."""
+        value = chat.decode(self.body) if self.body else {}
+        if not isinstance(value, dict):
+            raise InvalidRequest("The request body must be a JSON object.", code="invalid_json")
+        return value
+
+    def limit(self, default: int, most: int) -> int:
+        """The page size asked for. Raises InvalidRequest outside 1..most."""
+        text = self.query.get("limit", str(default))
+        if not text.isascii() or not text.lstrip("-").isdigit() or not 1 <= int(text[:9]) <= most:
+            raise InvalidRequest(f"Invalid 'limit': {text!r}. Expected a whole number from 1 to {most}.", param="limit")
+        return int(text)
+
+    def descending(self, default: str) -> bool:
+        """Whether `order` asks for newest first. Raises InvalidRequest for other words."""
+        order = self.query.get("order", default)
+        if order not in ("asc", "desc"):
+            raise InvalidRequest(f"Invalid 'order': {order!r}. Expected 'asc' or 'desc'.", param="order")
+        return order == "desc"
+
+    def metadata_filter(self) -> dict[str, str]:
+        """The pairs of `metadata[key]=value`."""
+        return {
+            name[len(METADATA_FILTER) : -1]: value
+            for name, value in self.query.items()
+            if name.startswith(METADATA_FILTER) and name.endswith("]")
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """An answer: `body` is JSON to be, or bytes as they are; `file` is sent from disk instead."""
+
+    body: Any = None
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    file: Path | None = None
+
+
+def parse_query(raw: bytes) -> dict[str, str]:
+    """The query's fields; of a repeated one, the last."""
+    try:
+        return dict(parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict"))
+    except (UnicodeDecodeError, ValueError) as error:
+        raise InvalidRequest("The query string is not valid UTF-8 in percent-encoding.") from error
+
+
+def segments_of(raw_path: bytes) -> tuple[str, ...]:
+    """The path's segments, split before unquoting, so that `%2F` in a model's name stays one segment."""
+    try:
+        parts = raw_path.decode("ascii").strip("/").split("/")
+        return tuple(unquote(part, errors="strict") for part in parts)
+    except UnicodeDecodeError as error:
+        raise InvalidRequest("The path is not valid UTF-8 in percent-encoding.") from error
+
+
+def headers_of(scope: Scope) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+async def read_body(receive: Receive, headers: Mapping[str, str], most: int) -> bytes:
+    """The request's body. Raises TooLarge as soon as it is known to be beyond `most` bytes."""
+    return b"".join([piece async for piece in stream_body(receive, headers, most)])
+
+
+async def stream_body(receive: Receive, headers: Mapping[str, str], most: int) -> AsyncGenerator[bytes, None]:
+    """The request's body as it comes, counted."""
+    declared = headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > most:
+        raise _too_large(most)
+    taken = 0
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeft
+        piece = message.get("body", b"")
+        taken += len(piece)
+        if taken > most:
+            raise _too_large(most)
+        more = message.get("more_body", False)
+        yield piece
+
+
+class ClientLeft(Exception):
+    """The caller closed the connection; there is nobody to answer."""
+
+
+async def send_reply(send: Send, reply: Reply, headers: Mapping[str, str]) -> None:
+    """Sends a whole reply."""
+    if reply.file is not None:
+        await _send_file(send, reply, reply.file, headers)
+        return
+    body = reply.body if isinstance(reply.body, bytes) else msgspec.json.encode(reply.body)
+    if reply.status == 204:
+        body = b""
+    size = {"content-length": str(len(body))}
+    await send_start(send, reply.status, {"content-type": "application/json", **headers, **reply.headers, **size})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_start(send: Send, status: int, headers: Mapping[str, str]) -> None:
+    raw = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+
+
+async def _send_file(send: Send, reply: Reply, path: Path, headers: Mapping[str, str]) -> None:
+    size = {"content-length": str(path.stat().st_size), "content-type": "application/octet-stream"}
+    await send_start(send, reply.status, {**headers, **size, **reply.headers})
+    async with await anyio.open_file(path, "rb") as file:
+        while piece := await file.read(PIECE):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _too_large(most: int) -> TooLarge:
+    return TooLarge(f"The request body is larger than the {most} bytes allowed.")

@@ -1,0 +1,155 @@
+"""Projects and the API keys that belong to them. Keys are kept as hashes; a key is shown once.
+
+Owns the tables `projects` and `api_keys`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from dataclasses import dataclass
+
+from sqlalchemy import BigInteger, Column, Connection, ForeignKey, String, Table, insert, select, update
+
+from stillroom import ids
+from stillroom.errors import AuthenticationFailed, InvalidRequest, NotFound
+from stillroom.store.database import Database
+from stillroom.store.tables import RowId, metadata
+from stillroom.store.writer import Writer
+
+KEY_PREFIX = "sk-stillroom-"
+KEY_BYTES = 32
+SHOWN_LETTERS = len(KEY_PREFIX) + 4
+REMEMBERED_SECONDS = 5.0  # how long a revoked key may still work in another process
+NAME_LETTERS = 64
+DEFAULT_PROJECT = 1
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("project", ForeignKey("projects.id"), nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("hash", String(64), nullable=False, unique=True),
+    Column("shown", String(64), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Principal:
+    """Who calls: the project whose rows are seen, and the key it was known by."""
+
+    project: int
+    key_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiKey:
+    """A key as its owner sees it later: without its secret."""
+
+    id: str
+    name: str
+    shown: str
+    created_at: int
+    revoked_at: int | None
+
+
+class Keys:
+    """The keys of all projects."""
+
+    def __init__(self, database: Database, writer: Writer) -> None:
+        self._database = database
+        self._writer = writer
+        self._known: dict[str, tuple[float, Principal | None]] = {}
+
+    def check(self, secret: str | None) -> Principal:
+        """Whose key this is. Raises AuthenticationFailed for none, an unknown or a revoked one."""
+        principal = self._lookup(secret) if secret else None
+        if principal is None:
+            raise AuthenticationFailed(_refusal(secret))
+        return principal
+
+    def remembered(self, secret: str | None) -> Principal | None:
+        """As `check`, from memory alone: None when the database must be asked."""
+        until, principal = self._known.get(_hash(secret), (0.0, None)) if secret else (0.0, None)
+        return principal if until > time.monotonic() else None
+
+    def create(self, project: int, name: str) -> tuple[ApiKey, str]:
+        """A new key and its secret, which is not kept."""
+        if not name or len(name) > NAME_LETTERS or "\0" in name:
+            raise InvalidRequest(f"A key's name has 1 to {NAME_LETTERS} characters; got {len(name)}.", param="name")
+        secret = KEY_PREFIX + secrets.token_urlsafe(KEY_BYTES)
+        key = ApiKey(
+            id=ids.random_id("key-"),
+            name=name,
+            shown=secret[:SHOWN_LETTERS],
+            created_at=int(time.time()),
+            revoked_at=None,
+        )
+        row = {"id": key.id, "project": project, "name": name, "hash": _hash(secret), "shown": key.shown}
+        self._writer.write(lambda c: c.execute(insert(api_keys).values(**row, created_at=key.created_at)))
+        return key, secret
+
+    def of_project(self, project: int) -> list[ApiKey]:
+        """The project's keys, oldest first, revoked ones included."""
+        query = select(api_keys).where(api_keys.c.project == project).order_by(api_keys.c.created_at, api_keys.c.id)
+        with self._database.read() as connection:
+            return [
+                ApiKey(id=r.id, name=r.name, shown=r.shown, created_at=r.created_at, revoked_at=r.revoked_at)
+                for r in connection.execute(query)
+            ]
+
+    def revoke(self, project: int, key_id: str) -> None:
+        """Ends a key. Raises NotFound when the project has no live key of that id."""
+        statement = (
+            update(api_keys)
+            .where(api_keys.c.id == key_id, api_keys.c.project == project, api_keys.c.revoked_at.is_(None))
+            .values(revoked_at=int(time.time()))
+        )
+        if self._writer.write(lambda c: c.execute(statement).rowcount) == 0:
+            raise NotFound(f"No live API key {key_id!r} in this project.", param="id")
+        self._known.clear()
+
+    def _lookup(self, secret: str) -> Principal | None:
+        digest = _hash(secret)
+        query = select(api_keys.c.id, api_keys.c.project).where(
+            api_keys.c.hash == digest, api_keys.c.revoked_at.is_(None)
+        )
+        with self._database.read() as connection:
+            row = connection.execute(query).first()
+        principal = Principal(project=row.project, key_id=row.id) if row else None
+        if principal is not None:  # unknown keys are not remembered: guesses must not fill memory
+            self._known[digest] = (time.monotonic() + REMEMBERED_SECONDS, principal)
+        return principal
+
+
+def ensure_default_project(connection: Connection) -> None:
+    """Makes the project that everything belongs to until there are more."""
+    if connection.execute(select(projects.c.id).where(projects.c.id == DEFAULT_PROJECT)).first() is None:
+        connection.execute(insert(projects).values(id=DEFAULT_PROJECT, name="default", created_at=int(time.time())))
+
+
+def _hash(secret: str) -> str:
+    # The secret is 256 random bits, so a fast hash is as good as a slow one; the lookup is by the
+    # hash, so that comparing takes no time that would tell an attacker anything.
+    return hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()
+
+
+def _refusal(secret: str | None) -> str:
+    if not secret:
+        return (
+            "You didn't provide an API key. Send it as `Authorization: Bearer KEY` or `api-key: KEY`; "
+            "the first one is in the file admin-key of the data folder."
+        )
+    return f"Incorrect API key provided: {secret[:4]}***. Make one with `stillroom keys create NAME`."

@@ -1,0 +1,278 @@
+"""The chat completions language: requests, completions, chunks, and the protocol of whoever answers.
+
+Requests are passed on as the bytes they came in; of the body only what the gateway needs is read.
+This module knows the wire format and nothing of HTTP servers, databases or models.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from stillroom.errors import InvalidRequest
+
+METADATA_PAIRS = 16
+METADATA_KEY_LETTERS = 64
+METADATA_VALUE_LETTERS = 512
+DONE = b"[DONE]"
+NOT_FORWARDED = ("store", "metadata")  # ours to honour; the teacher would store, or refuse them
+BYTES_PER_TOKEN = 4  # only for estimates, when a teacher reports no usage
+
+JSON = msgspec.json
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatRequest:
+    """A chat completion request: the parsed body and each top-level value's own bytes."""
+
+    body: dict[str, Any]
+    raw: Mapping[str, msgspec.Raw]
+
+    @property
+    def model(self) -> str | None:
+        return self.body.get("model")
+
+    @property
+    def store(self) -> bool:
+        return self.body.get("store") is True
+
+    @property
+    def stream(self) -> bool:
+        return self.body.get("stream") is True
+
+    @property
+    def wants_usage(self) -> bool:
+        options = self.body.get("stream_options")
+        return isinstance(options, dict) and options.get("include_usage") is True
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return self.body.get("metadata") or {}
+
+    def forwarded(self, model: str, *, ask_usage: bool) -> bytes:
+        """The body for the upstream: `model` in its words, every other value byte for byte."""
+        fields: dict[str, Any] = {name: value for name, value in self.raw.items() if name not in NOT_FORWARDED}
+        fields["model"] = model
+        if self.stream and ask_usage:
+            fields["stream_options"] = {**(self.body.get("stream_options") or {}), "include_usage": True}
+        elif self.stream and not ask_usage:
+            fields.pop("stream_options", None)
+        return JSON.encode(fields)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """Tokens of one answer; `estimated` when the upstream did not report them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+    estimated: bool = False
+
+
+class Answer(Protocol):
+    """An upstream's answer whose head has arrived. Close it, read to its end or not."""
+
+    status: int
+    headers: Mapping[str, str]
+
+    async def read(self) -> bytes:
+        """The whole body."""
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives."""
+
+    def close(self) -> None:
+        """Drops the connection when the body was not read to its end."""
+
+
+class Upstream(Protocol):
+    """Whoever answers chat completions: a teacher, the student host, any compatible server."""
+
+    async def ask(self, body: bytes) -> Answer:
+        """Posts the body. Raises TeacherFailed when no answer's head can be had."""
+
+
+def decode(data: bytes) -> Any:
+    """The JSON value. Raises InvalidRequest for what is no JSON, NaN and lone surrogates included."""
+    try:
+        return JSON.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest(
+            "We could not parse the JSON body of your request. It must be valid UTF-8 JSON, without NaN, "
+            f"lone surrogates or extreme nesting: {error}",
+            code="invalid_json",
+        ) from error
+
+
+def parse_request(data: bytes) -> ChatRequest:
+    """The request, checked as far as the gateway reads it; the upstream checks the rest."""
+    body = decode(data)
+    if not isinstance(body, dict):
+        raise InvalidRequest("The request body must be a JSON object.", code="invalid_json")
+    request = ChatRequest(body=body, raw=JSON.decode(data, type=dict[str, msgspec.Raw]))
+    _check_flag(body, "store")
+    _check_flag(body, "stream")
+    if not isinstance(body.get("model"), (str, type(None))):
+        raise InvalidRequest("Invalid type for 'model': expected a string.", param="model", code="invalid_type")
+    _check_messages(body)
+    check_metadata(body.get("metadata"))
+    if request.store and "\\u0000" in data.decode() and _has_nul(body):
+        raise InvalidRequest("NUL characters (\\u0000) cannot be stored; remove them or send store=false.")
+    return request
+
+
+def _check_flag(body: dict[str, Any], name: str) -> None:
+    if body.get(name) not in (True, False, None):
+        raise InvalidRequest(f"Invalid type for '{name}': expected a boolean.", param=name, code="invalid_type")
+
+
+def _check_messages(body: dict[str, Any]) -> None:
+    if "messages" not in body:
+        raise InvalidRequest(
+            "Missing required parameter: 'messages'.", param="messages", code="missing_required_parameter"
+        )
+    messages = body["messages"]
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise InvalidRequest(
+            "Invalid type for 'messages': expected an array of objects.", param="messages", code="invalid_type"
+        )
+    if not messages:
+        raise InvalidRequest("Invalid 'messages': expected at least one message.", param="messages", code="empty_array")
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any(_has_nul(part) for pair in value.items() for part in pair)
+    return isinstance(value, list) and any(_has_nul(part) for part in value)
+
+
+def check_metadata(metadata: Any) -> None:
+    """Raises InvalidRequest, in OpenAI's words, unless it is None or at most 16 pairs of short text."""
+    if metadata is None:
+        return
+    if not isinstance(metadata, dict):
+        raise InvalidRequest("Invalid type for 'metadata': expected an object.", param="metadata", code="invalid_type")
+    if len(metadata) > METADATA_PAIRS:
+        raise InvalidRequest(
+            f"Invalid 'metadata': too many properties. Expected an object with at most {METADATA_PAIRS} properties, "
+            f"but got an object with {len(metadata)} properties instead.",
+            param="metadata",
+            code="object_above_max_properties",
+        )
+    for key, value in metadata.items():
+        _check_metadata_pair(key, value)
+
+
+def _check_metadata_pair(key: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise InvalidRequest(
+            f"Invalid type for 'metadata.{key}': expected a string, but got {type(value).__name__} instead.",
+            param=f"metadata.{key}",
+            code="invalid_type",
+        )
+    if "\0" in key or "\0" in value:
+        raise InvalidRequest("Metadata must not contain NUL characters.", param="metadata")
+    for what, text, limit in (("key", key, METADATA_KEY_LETTERS), ("value", value, METADATA_VALUE_LETTERS)):
+        if len(text) > limit:
+            raise InvalidRequest(
+                f"Invalid 'metadata': {what} '{text[:40]}…' is too long. Expected a string with maximum length "
+                f"{limit}, but got a string with length {len(text)} instead.",
+                param="metadata",
+                code="string_above_max_length",
+            )
+
+
+def is_completion(value: Any) -> bool:
+    """Whether a parsed body is a chat completion with at least one choice that holds a message."""
+    if not isinstance(value, dict) or not isinstance(value.get("choices"), list) or not value["choices"]:
+        return False
+    return all(isinstance(c, dict) and isinstance(c.get("message"), dict) for c in value["choices"])
+
+
+def usage_of(completion: Mapping[str, Any], request: ChatRequest) -> Usage:
+    """The usage the upstream reported, or an estimate marked as such."""
+    reported = completion.get("usage")
+    if isinstance(reported, dict) and isinstance(reported.get("prompt_tokens"), int):
+        details = reported.get("prompt_tokens_details") or {}
+        return Usage(
+            prompt_tokens=reported["prompt_tokens"],
+            completion_tokens=reported.get("completion_tokens") or 0,
+            cached_tokens=details.get("cached_tokens") or 0,
+        )
+    said = sum(len(JSON.encode(choice.get("message"))) for choice in completion.get("choices") or [])
+    asked = len(bytes(request.raw["messages"]))
+    return Usage(prompt_tokens=asked // BYTES_PER_TOKEN + 1, completion_tokens=said // BYTES_PER_TOKEN, estimated=True)
+
+
+def replace_id(data: bytes, old: bytes, new: bytes) -> bytes:
+    """`data` with the JSON string `old` (quotes included), where it stands as an id, made `new`."""
+    return re.sub(rb'("id"\s*:\s*)' + re.escape(old), lambda found: found[1] + new, data, count=0)
+
+
+def completion_from_chunks(chunks: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The completion that a stream of `chat.completion.chunk` objects spells.
+
+    A choice that never got a finish reason keeps `finish_reason: null`: the stream was cut.
+    """
+    completion: dict[str, Any] = {"object": "chat.completion", "choices": [], "usage": None}
+    choices: dict[int, dict[str, Any]] = {}
+    for chunk in chunks:
+        for name in ("id", "created", "model", "system_fingerprint", "service_tier", "usage"):
+            if chunk.get(name) is not None:
+                completion[name] = chunk[name]
+        for part in chunk.get("choices") or []:
+            _add_delta(choices.setdefault(part.get("index", 0), _empty_choice(part.get("index", 0))), part)
+    completion["choices"] = [choices[index] for index in sorted(choices)]
+    return completion
+
+
+def _empty_choice(index: int) -> dict[str, Any]:
+    message = {"role": "assistant", "content": None, "refusal": None}
+    return {"index": index, "message": message, "logprobs": None, "finish_reason": None}
+
+
+def _add_delta(choice: dict[str, Any], part: Mapping[str, Any]) -> None:
+    message = choice["message"]
+    for name, value in (part.get("delta") or {}).items():
+        if name == "role":
+            message["role"] = value or message["role"]
+        elif name == "tool_calls":
+            _add_tool_calls(message.setdefault("tool_calls", []), value or [])
+        elif name == "function_call":
+            _add_text(message.setdefault("function_call", {}), value or {})
+        elif isinstance(value, str):
+            message[name] = (message.get(name) or "") + value
+        elif value is not None:
+            message[name] = value
+    if part.get("logprobs"):
+        _add_logprobs(choice, part["logprobs"])
+    choice["finish_reason"] = part.get("finish_reason") or choice["finish_reason"]
+
+
+def _add_tool_calls(calls: list[dict[str, Any]], deltas: list[dict[str, Any]]) -> None:
+    for delta in deltas:
+        index = delta.get("index", len(calls))
+        while len(calls) <= index:
+            calls.append({"id": None, "type": "function", "function": {"name": "", "arguments": ""}})
+        calls[index]["id"] = delta.get("id") or calls[index]["id"]
+        calls[index]["type"] = delta.get("type") or calls[index]["type"]
+        _add_text(calls[index]["function"], delta.get("function") or {})
+
+
+def _add_text(target: dict[str, Any], parts: Mapping[str, Any]) -> None:
+    for name, value in parts.items():
+        target[name] = (target.get(name) or "") + (value or "")
+
+
+def _add_logprobs(choice: dict[str, Any], logprobs: Mapping[str, Any]) -> None:
+    kept = choice["logprobs"] = choice["logprobs"] or {"content": None, "refusal": None}
+    for name in ("content", "refusal"):
+        if logprobs.get(name):
+            kept[name] = (kept[name] or []) + logprobs[name]

@@ -1,0 +1,139 @@
+"""The running server, as the commands see it: the public API over HTTP, standard library only."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote, urlencode
+from urllib.request import ProxyHandler, Request, build_opener
+
+from stillroom.errors import StillroomError
+
+TIMEOUT_SECONDS = 600.0
+ACCOUNT = "/subscriptions/local/resourceGroups/local/providers/Microsoft.CognitiveServices/accounts/local/deployments"
+ARM_VERSION = {"api-version": "2025-09-01"}
+PAGE = 100
+# The server is on this machine or named by the user: no proxy of the environment shall see the key.
+_opener = build_opener(ProxyHandler({}))
+
+
+class ServerError(StillroomError):
+    """The server refused the request; the message is its own."""
+
+    code = "server_error"
+
+
+class NoServer(StillroomError):
+    """No running server could be found or reached."""
+
+    code = "no_server"
+
+
+class Client:
+    """One server and one key."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self.url = url.rstrip("/")
+        self.key = key
+
+    def get(self, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        return self._call("GET", path, query)
+
+    def post(self, path: str, body: Any = None) -> dict[str, Any]:
+        return self._call("POST", path, body={} if body is None else body)
+
+    def put(self, path: str, body: Any, query: Mapping[str, Any]) -> dict[str, Any]:
+        return self._call("PUT", path, query, body)
+
+    def delete(self, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        return self._call("DELETE", path, query)
+
+    def pages(self, path: str, query: Mapping[str, Any], limit: int | None = None) -> Iterator[dict[str, Any]]:
+        """Every item of a list, page by page, up to `limit`."""
+        left, after = limit, None
+        while left is None or left > 0:
+            size = PAGE if left is None else min(PAGE, left)
+            page = self.get(path, {**query, "limit": size, **({"after": after} if after else {})})
+            yield from page["data"]
+            if not page.get("has_more"):
+                return
+            left = None if left is None else left - size
+            after = page["data"][-1]["id"]
+
+    def content(self, path: str) -> Iterator[bytes]:
+        """A file's bytes, as they come."""
+        with self._open(self._request("GET", path)) as answer:
+            while piece := answer.read(1 << 20):
+                yield piece
+
+    def lines(self, path: str, body: Any) -> Iterator[str]:
+        """The lines of a streamed answer."""
+        with self._open(self._request("POST", path, body=body)) as answer:
+            for line in answer:
+                yield line.decode().rstrip("\r\n")
+
+    def _call(self, method: str, path: str, query: Mapping[str, Any] | None = None, body: Any = None) -> dict[str, Any]:
+        with self._open(self._request(method, path, query, body)) as answer:
+            data = answer.read()
+        return dict(json.loads(data)) if data else {}
+
+    def _request(self, method: str, path: str, query: Mapping[str, Any] | None = None, body: Any = None) -> Request:
+        tail = f"?{urlencode(query)}" if query else ""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
+        return Request(f"{self.url}{path}{tail}", data=data, headers=headers, method=method)  # noqa: S310
+
+    def _open(self, request: Request) -> Any:
+        try:
+            return _opener.open(request, timeout=TIMEOUT_SECONDS)
+        except HTTPError as error:
+            raise ServerError(_reason(error)) from None
+        except URLError as error:
+            raise NoServer(
+                f"No server answers at {self.url} ({error.reason}). Start one with `stillroom serve`."
+            ) from None
+
+
+def connect(data: str) -> Client:
+    """The server that the environment or the data folder names. Raises NoServer when neither does."""
+    folder = Path(data)
+    url = os.environ.get("STILLROOM_URL") or _from_folder(folder)
+    key = os.environ.get("STILLROOM_API_KEY")
+    if not key and (folder / "admin-key").exists():
+        key = (folder / "admin-key").read_text().strip()
+    if not key:
+        raise NoServer(f"No API key: set STILLROOM_API_KEY, or run this where {folder}/admin-key can be read.")
+    return Client(url.removesuffix("/v1"), key)
+
+
+def server_file(data: str) -> dict[str, Any]:
+    """What the running server says of itself; empty when none runs on this folder."""
+    path = Path(data) / "server.json"
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def segment(text: str) -> str:
+    """A name as one segment of a path."""
+    return quote(text, safe="")
+
+
+def _from_folder(folder: Path) -> str:
+    known = server_file(str(folder))
+    if not known:
+        raise NoServer(
+            f"No server runs on the data folder {folder}. Start one with `stillroom serve --data {folder}`, "
+            "or set STILLROOM_URL."
+        )
+    return str(known["url"])
+
+
+def _reason(error: HTTPError) -> str:
+    text = error.read().decode(errors="replace")
+    try:
+        return str(json.loads(text)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"The server answered {error.code}: {text[:200]}"

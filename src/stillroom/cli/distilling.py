@@ -1,0 +1,171 @@
+"""`stillroom distill`, `jobs` and `models`: from stored completions to a fine-tuned model."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from stillroom.cli.client import Client, connect, segment
+from stillroom.cli.options import DEFAULT_DATA, Data, Json, Metadata, Wait, metadata, since
+from stillroom.cli.output import as_json, err, fail, note, say, table, when
+
+jobs = typer.Typer(help="Fine-tuning jobs of the running server.", no_args_is_help=True)
+models = typer.Typer(help="Models of the running server.", no_args_is_help=True)
+
+JOBS = "/v1/fine_tuning/jobs"
+LOOK_SECONDS = 0.5
+ENDED = ("succeeded", "failed", "cancelled")
+
+JobId = Annotated[str, typer.Argument(metavar="ID")]
+
+
+def distill(
+    student: Annotated[str, typer.Option("--student", metavar="BASE", help="The base model, or a fine-tuned one.")],
+    metadata_: Metadata = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="TEACHER", help="Only this teacher's answers.")
+    ] = None,
+    since_: Annotated[
+        str | None, typer.Option("--since", metavar="T", help="Only from 30m, 2h, 7d ago, or ISO.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the examples. Default: chosen for you.", min=1)
+    ] = None,
+    suffix: Annotated[str | None, typer.Option(help="Part of the new model's name.")] = None,
+    validation: Annotated[float, typer.Option(help="Fraction of the examples to hold out.", min=0, max=0.9)] = 0.0,
+    seed: Annotated[int | None, typer.Option(help="Makes the run repeatable.")] = None,
+    wait: Wait = False,
+    json: Json = False,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Fine-tune a student on stored completions."""
+    reached = connect(data)
+    conditions = {"metadata": metadata(metadata_), "model": model, "created_after": since(since_)}
+    selection = reached.post("/v1/stillroom/selections", {"filter": conditions, "validation_fraction": validation})
+    for warning in selection["warnings"]:
+        note(f"Note: {warning}")
+    body: dict[str, Any] = {"model": student, "training_file": selection["training_file"]["id"]}
+    if selection["validation_file"]:
+        body["validation_file"] = selection["validation_file"]["id"]
+    if epochs is not None:
+        body["method"] = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": epochs}}}
+    body |= {name: value for name, value in (("suffix", suffix), ("seed", seed)) if value is not None}
+    job = reached.post(JOBS, body)
+    note(f"{selection['training_examples']} examples selected; job {job['id']} created.")
+    _finish(reached, job, wait=wait, json=json)
+
+
+@jobs.command("list")
+def list_jobs(
+    limit: Annotated[int, typer.Option(help="How many at most.", min=1)] = 20,
+    json: Json = False,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """List fine-tuning jobs, newest first."""
+    found = list(connect(data).pages(JOBS, {}, limit))
+    if json:
+        as_json(found)
+        return
+    rows = [(j["id"], j["status"], j["model"], j["fine_tuned_model"] or "-", when(j["created_at"])) for j in found]
+    table(("ID", "STATUS", "BASE", "FINE-TUNED MODEL", "CREATED"), rows, "No fine-tuning jobs.")
+
+
+@jobs.command("show")
+def show_job(job_id: JobId, json: Json = False, data: Data = DEFAULT_DATA) -> None:
+    """Show a job, its checkpoints and its last events."""
+    reached = connect(data)
+    path = f"{JOBS}/{segment(job_id)}"
+    job = reached.get(path)
+    job["checkpoints"] = reached.get(f"{path}/checkpoints")["data"]
+    job["events"] = reached.get(f"{path}/events")["data"]
+    if json:
+        as_json(job)
+        return
+    for name in ("id", "status", "model", "fine_tuned_model", "trained_tokens", "training_file", "hyperparameters"):
+        say(f"{name}: {job[name]}")
+    for checkpoint in job["checkpoints"]:
+        say(f"checkpoint: {checkpoint['fine_tuned_model_checkpoint']}")
+    for event in reversed(job["events"]):
+        say(f"{when(event['created_at'])} {event['level']}: {event['message']}")
+    if job["error"]:
+        fail(job["error"]["message"])
+
+
+@jobs.command("watch")
+def watch_job(job_id: JobId, json: Json = False, data: Data = DEFAULT_DATA) -> None:
+    """Follow a job until it ends; exit 0 only on success."""
+    reached = connect(data)
+    _finish(reached, reached.get(f"{JOBS}/{segment(job_id)}"), wait=True, json=json)
+
+
+@jobs.command("cancel")
+def cancel_job(job_id: JobId, data: Data = DEFAULT_DATA) -> None:
+    """Cancel a job at once."""
+    connect(data).post(f"{JOBS}/{segment(job_id)}/cancel")
+    say(f"{job_id} is cancelled.")
+
+
+@models.command("list")
+def list_models(json: Json = False, data: Data = DEFAULT_DATA) -> None:
+    """List teachers, student bases, fine-tuned models and deployments."""
+    found = connect(data).get("/v1/models")["data"]
+    if json:
+        as_json(found)
+        return
+    table(("MODEL", "OWNER", "CREATED"), [(m["id"], m["owned_by"], when(m["created"])) for m in found], "No models.")
+
+
+@models.command("show")
+def show_model(model: Annotated[str, typer.Argument()], data: Data = DEFAULT_DATA) -> None:
+    """Show one model, as JSON."""
+    as_json(connect(data).get(f"/v1/models/{segment(model)}"))
+
+
+@models.command("delete")
+def delete_model(model: Annotated[str, typer.Argument()], data: Data = DEFAULT_DATA) -> None:
+    """Delete a fine-tuned model and its weights; refused while it is deployed."""
+    connect(data).delete(f"/v1/models/{segment(model)}")
+    say(f"{model} is deleted.")
+
+
+def follow(reached: Client, job_id: str) -> dict[str, Any]:
+    """Shows a job's progress until it ends; gives the job."""
+    path = f"{JOBS}/{segment(job_id)}"
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    loss = TextColumn("loss {task.fields[loss]}")
+    with Progress(*columns, loss, TimeRemainingColumn(), console=err, transient=False) as progress:
+        bar = progress.add_task("queued", total=None, loss="-")
+        while (job := reached.get(path))["status"] not in ENDED:
+            step = _last_step(reached, path)
+            if step:
+                loss_text = f"{step['train_loss']:.3f}"
+                progress.update(bar, completed=step["step"], total=step["total_steps"], loss=loss_text)
+            progress.update(bar, description=job["status"])
+            time.sleep(LOOK_SECONDS)
+        if step := _last_step(reached, path):
+            progress.update(bar, completed=step["step"], total=step["total_steps"], loss=f"{step['train_loss']:.3f}")
+        progress.update(bar, description=job["status"])
+    return job
+
+
+def _last_step(reached: Client, path: str) -> dict[str, Any] | None:
+    events = reached.get(f"{path}/events", {"limit": 10})["data"]
+    return next((event["data"] for event in events if event["type"] == "metrics"), None)
+
+
+def _finish(reached: Client, job: dict[str, Any], *, wait: bool, json: bool) -> None:
+    if wait:
+        job = follow(reached, job["id"])
+    if json:
+        as_json(job)
+    elif not wait:
+        say(job["id"])
+    elif job["status"] == "succeeded":
+        say(job["fine_tuned_model"])
+    if not wait or job["status"] == "succeeded":
+        return
+    fail(job["error"]["message"] if job["error"] else f"The job was {job['status']}.")
+    raise typer.Exit(1)

@@ -1,0 +1,40 @@
+"""Keeps answers: hands each one, with its ledger row, to the writer as one transaction.
+
+Packing happens in the caller's thread, so that the writer only writes.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+
+from sqlalchemy import Connection
+
+from stillroom import billing
+from stillroom.completions import table
+from stillroom.config import Price
+from stillroom.store.writer import Writer
+
+
+class Recorder:
+    """The gateway's door to the store."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    def keep(self, new: table.NewCompletion, entry: billing.Entry, price: Price) -> Future[None]:
+        """Stores the completion and what it cost; the future resolves after the commit.
+
+        It is stored even when nobody waits. The future raises StoreUnavailable or DiskFull when
+        nothing was stored.
+        """
+        packed = table.pack(new.request, new.response)
+
+        def write(connection: Connection) -> None:
+            table.add(connection, new, packed)
+            billing.record(connection, entry, price)
+
+        return self._writer.submit(write)
+
+    def meter(self, entry: billing.Entry, price: Price) -> None:
+        """Records what an unstored answer cost, without making anyone wait for the commit."""
+        self._writer.submit(lambda connection: billing.record(connection, entry, price))

@@ -1,0 +1,269 @@
+"""An installation's settings: read once from `stillroom.toml` and the environment, then passed down.
+
+Each field is written once: its name, type, default, and below it what it does and in which unit.
+The reference page, the environment variables and the messages for wrong values derive from that.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from stillroom.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
+
+PREFIX = "STILLROOM_"
+CLIENT_VARIABLES = {"STILLROOM_URL", "STILLROOM_API_KEY", "STILLROOM_CONFIG"}
+MICRO = 1_000_000
+SCRATCH = "scratch-small"  # the built-in student base, always there
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the configuration file."""
+
+
+class Price(Section, frozen=True, kw_only=True):
+    """What a model costs, in USD: per million tokens, and per hour for hosting."""
+
+    input: float = 0.0
+    """USD per million prompt tokens."""
+    output: float = 0.0
+    """USD per million generated tokens."""
+    cached_input: float | None = None
+    """USD per million prompt tokens that the teacher served from its cache. Default: as `input`."""
+    training: float = 0.0
+    """USD per million trained tokens (tokens in the file times epochs)."""
+    hosting_hour: float = 0.0
+    """USD per hour that a deployment of the model is loaded."""
+
+
+class Teacher(Section, frozen=True, kw_only=True):
+    """A model behind someone's chat completions API, callable under the table's name."""
+
+    kind: Literal["openai", "azure"] = "openai"
+    """`openai` for OpenAI and every compatible server, `azure` for an Azure OpenAI resource."""
+    base_url: str = ""
+    """Where `/chat/completions` hangs, such as `https://api.openai.com/v1`. For kind `openai`."""
+    endpoint: str = ""
+    """The resource's address, such as `https://NAME.openai.azure.com`. For kind `azure`."""
+    deployment: str = ""
+    """The deployment's name at Azure. Default: the table's name."""
+    api_version: str = "2024-10-21"
+    """Azure's `api-version`."""
+    api_key: str = ""
+    """`env:NAME` or `file:PATH`; empty for a server that asks for none."""
+    model: str = ""
+    """The model's name upstream. Default: the table's name."""
+    price: Price = Price()
+    """What its tokens cost."""
+
+
+class Student(Section, frozen=True, kw_only=True):
+    """A base model that can be fine-tuned and served here, named by the table."""
+
+    path: str = ""
+    """A hub id or a local folder with safetensors weights."""
+    revision: str = ""
+    """The hub revision to pin. Default: the newest."""
+    price: Price = Price()
+    """What training, hosting and serving it is to be counted at."""
+
+
+class GatewaySettings(Section, frozen=True, kw_only=True):
+    """How calls to teachers and students are carried through."""
+
+    connect_seconds: float = 5.0
+    """How long opening a connection to a teacher may take."""
+    first_token_seconds: float = 300.0
+    """How long a teacher may take until its answer begins."""
+    idle_seconds: float = 60.0
+    """How long a stream may fall silent between two chunks."""
+    total_seconds: float = 600.0
+    """How long one call may take in all, retries included."""
+    attempts: int = 3
+    """How often a teacher is asked at most, when it cannot be reached or answers 408, 429 or 5xx."""
+    chat_body_bytes: int = 64 * 1024 * 1024
+    """The largest chat request taken; larger ones get 413."""
+    file_bytes: int = 512 * 1024 * 1024
+    """The largest file taken; larger ones get 413."""
+    answer_bytes: int = 64 * 1024 * 1024
+    """The largest answer taken from a teacher; larger ones get 502."""
+
+
+class TrainingSettings(Section, frozen=True, kw_only=True):
+    """How fine-tuning jobs run on this machine."""
+
+    running_jobs: int = 1
+    """How many jobs train at the same time."""
+    threads: int = 0
+    """CPU threads a training process uses. 0: all cores."""
+    checkpoint_seconds: float = 30.0
+    """How often a running job saves the state it can go on from after a crash."""
+    attempts: int = 3
+    """How often a job's process may die between two checkpoints before the job counts as failed."""
+
+
+class ServingSettings(Section, frozen=True, kw_only=True):
+    """How deployed students run on this machine."""
+
+    threads: int = 0
+    """CPU threads the students' process uses. 0: all cores."""
+    idle_seconds: float = 1800.0
+    """A student that nobody called for so long is unloaded; its next call loads it again."""
+    start_seconds: float = 120.0
+    """How long starting the students' process or loading a student may take."""
+
+
+class Settings(Section, frozen=True, kw_only=True):
+    """Everything one installation is told."""
+
+    data: str = "./stillroom-data"
+    """The folder for the database, files, models and runs."""
+    host: str = "127.0.0.1"
+    """The address to listen on."""
+    port: int = 8000
+    """The port of the plain HTTP listener."""
+    tls_port: int = 0
+    """The port of the TLS listener, which Azure's management SDK needs. 0: none."""
+    organization: str = "stillroom"
+    """The organization's name inside fine-tuned model names."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least serious message that is logged."""
+    teachers: dict[str, Teacher] = {}
+    """Teachers by the name they are called by."""
+    students: dict[str, Student] = {}
+    """Base models by the name they are fine-tuned under. `scratch-small` is always there."""
+    gateway: GatewaySettings = GatewaySettings()
+    """Limits and times of calls."""
+    training: TrainingSettings = TrainingSettings()
+    """Fine-tuning jobs."""
+    serving: ServingSettings = ServingSettings()
+    """Deployed students."""
+
+    @property
+    def folder(self) -> Path:
+        """The data folder as an absolute path."""
+        return Path(self.data).expanduser().resolve()
+
+
+def load(path: str | None = None, **flags: Any) -> Settings:
+    """The settings from file, then environment, then flags; each overrides what came before.
+
+    A flag that is None was not given. Raises ConfigurationError naming the field and its source.
+    """
+    values = _from_file(path)
+    _merge(values, _from_environment(dict(os.environ)))
+    _merge(values, {name: value for name, value in flags.items() if value is not None})
+    settings = _convert(values)
+    _check(settings)
+    return settings
+
+
+def secret(text: str) -> str:
+    """The secret that `env:NAME` or `file:PATH` points to. Other text is itself."""
+    kind, _, rest = text.partition(":")
+    if kind == "env":
+        if rest not in os.environ:
+            raise ConfigurationError(f"The environment variable {rest} (from `env:{rest}`) is not set.", param=rest)
+        return os.environ[rest]
+    if kind == "file":
+        try:
+            return Path(rest).expanduser().read_text().strip()
+        except OSError as error:
+            raise ConfigurationError(f"The secret file {rest} cannot be read: {error.strerror}.", param=rest) from error
+    return text
+
+
+def _from_file(path: str | None) -> dict[str, Any]:
+    chosen = path or os.environ.get("STILLROOM_CONFIG") or "stillroom.toml"
+    try:
+        return tomllib.loads(Path(chosen).read_text())
+    except FileNotFoundError:
+        if path or "STILLROOM_CONFIG" in os.environ:
+            raise ConfigurationError(f"The configuration file {chosen} does not exist.", param="config") from None
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{chosen} is not valid TOML: {error}", param="config") from error
+
+
+def variables() -> dict[str, tuple[str, ...]]:
+    """Environment variable -> the path of the field it sets."""
+    found: dict[str, tuple[str, ...]] = {}
+    for field in msgspec.structs.fields(Settings):
+        if isinstance(field.type, type) and issubclass(field.type, Section):
+            for inner in msgspec.structs.fields(field.type):
+                found[f"{PREFIX}{field.name}_{inner.name}".upper()] = (field.name, inner.name)
+        else:
+            found[f"{PREFIX}{field.name}".upper()] = (field.name,)
+    return found
+
+
+def _from_environment(environment: dict[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    known = variables()
+    for name, text in environment.items():
+        if not name.startswith(PREFIX) or name in CLIENT_VARIABLES:
+            continue
+        if name not in known:
+            log.warning("The environment variable %s sets nothing: there is no such setting.", name)
+            continue
+        *outer, last = known[name]
+        target = values.setdefault(outer[0], {}) if outer else values
+        target[last] = _json_table(name, text) if last in ("teachers", "students") else text
+    return values
+
+
+def _json_table(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{name} must be a JSON object: {error}", param=name) from error
+
+
+def _merge(values: dict[str, Any], over: dict[str, Any]) -> None:
+    for name, value in over.items():
+        if isinstance(value, dict) and isinstance(values.get(name), dict):
+            _merge(values[name], value)
+        else:
+            values[name] = value
+
+
+def _convert(values: dict[str, Any]) -> Settings:
+    try:
+        # Not strict, so that the environment's text becomes the numbers it spells.
+        return msgspec.convert(values, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"The configuration is wrong: {error}") from error
+
+
+def _check(settings: Settings) -> None:
+    for name, teacher in settings.teachers.items():
+        _check_teacher(name, teacher)
+    for name, student in settings.students.items():
+        if not student.path and name != SCRATCH:
+            raise ConfigurationError(f'[students."{name}"] needs `path`: a hub id or a local folder.', param="path")
+    if not 0 <= settings.port < 65536 or not 0 <= settings.tls_port < 65536:
+        raise ConfigurationError("`port` and `tls_port` must be between 0 and 65535.", param="port")
+
+
+def _check_teacher(name: str, teacher: Teacher) -> None:
+    field = "endpoint" if teacher.kind == "azure" else "base_url"
+    address = getattr(teacher, field)
+    if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
+        raise ConfigurationError(
+            f'[teachers."{name}"] needs `{field}`, an http(s) address; got {address!r}.', param=field
+        )
+    if teacher.kind == "openai" and (teacher.endpoint or teacher.deployment):
+        log.warning('[teachers."%s"]: endpoint and deployment have no effect for kind "openai".', name)
+    if teacher.kind == "azure" and teacher.base_url:
+        log.warning('[teachers."%s"]: base_url has no effect for kind "azure".', name)
+    if teacher.api_key and not teacher.api_key.startswith(("env:", "file:")):
+        log.warning('[teachers."%s"]: the key is written in the configuration; prefer env:NAME or file:PATH.', name)

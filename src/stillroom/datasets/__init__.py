@@ -1,0 +1,1 @@
+"""Files of examples: uploaded, checked, or made from stored completions."""

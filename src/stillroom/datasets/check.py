@@ -1,0 +1,136 @@
+"""Reads a training file as strictly as a fine-tuning job would, and says where it is wrong.
+
+Rows are chat examples, one JSON object a line, as OpenAI and Azure define them; a byte order mark,
+CRLF line ends and blank lines are tolerated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from stillroom.errors import InvalidTrainingFile
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+ROW_FIELDS = {"messages", "tools", "parallel_tool_calls", "functions", "function_call", "tool_choice"}
+PREFERENCE_FIELDS = ("preferred_output", "preferred_completion")
+LINE_BYTES = 32 * 1024 * 1024  # a longer line is no chat example
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a well-formed file holds. `image_line` is the first line with an image, `preference_line`
+    the first that is a preference pair; None when there is none."""
+
+    examples: int
+    image_line: int | None = None
+    preference_line: int | None = None
+
+
+def check_file(path: Path) -> Report:
+    """Reads every line. Raises InvalidTrainingFile naming the first wrong line and its field."""
+    examples, image_line, preference_line = 0, None, None
+    for number, row in rows(path):
+        examples += 1
+        if isinstance(row.get("input"), dict):
+            preference_line = preference_line or number
+            _check_preference(number, row)
+            continue
+        _check_row(number, row)
+        if image_line is None and _has_image(row):
+            image_line = number
+    return Report(examples=examples, image_line=image_line, preference_line=preference_line)
+
+
+def rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number (from 1) and object of every line that is not blank."""
+    with path.open("rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(LINE_BYTES + 1), b""), start=1):
+            if len(line) > LINE_BYTES:
+                raise _wrong(number, None, f"is longer than {LINE_BYTES} bytes")
+            text = line.removeprefix(BYTE_ORDER_MARK).strip() if number == 1 else line.strip()
+            if text:
+                yield number, _object(number, text)
+
+
+def _object(number: int, text: bytes) -> dict[str, Any]:
+    try:
+        row = msgspec.json.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        start = text[:40].decode(errors="replace")
+        raise _wrong(number, None, f"is not valid JSON ({error}); it starts with: {start!r}") from error
+    if not isinstance(row, dict):
+        raise _wrong(number, None, "is not a JSON object")
+    return row
+
+
+def _check_row(number: int, row: dict[str, Any]) -> None:
+    if unknown := sorted(set(row) - ROW_FIELDS):
+        raise _wrong(number, unknown[0], f"is not a field of a chat example; known are {', '.join(sorted(ROW_FIELDS))}")
+    for field in ("tools", "functions"):
+        if not isinstance(row.get(field) or [], list):
+            raise _wrong(number, field, "must be an array")
+    messages = row.get("messages")
+    _check_messages(number, "messages", messages)
+    assert isinstance(messages, list)
+    if messages[-1]["role"] != "assistant":
+        raise _wrong(number, f"messages[{len(messages) - 1}]", "is the last message and must be from the assistant")
+    if not any(m["role"] == "assistant" and m.get("weight", 1) for m in messages):
+        raise _wrong(number, "messages", "has no assistant message with weight 1, so there is nothing to learn")
+
+
+def _check_messages(number: int, field: str, messages: Any) -> None:
+    if not isinstance(messages, list) or not messages:
+        raise _wrong(number, field, "must be an array with at least one message")
+    for index, message in enumerate(messages):
+        _check_message(number, f"{field}[{index}]", message)
+
+
+def _check_message(number: int, field: str, message: Any) -> None:
+    if not isinstance(message, dict):
+        raise _wrong(number, field, "must be an object")
+    role = message.get("role")
+    if role not in ROLES:
+        raise _wrong(number, f"{field}.role", f"is {role!r}; expected one of {', '.join(ROLES)}")
+    if "weight" in message:
+        if role != "assistant":
+            raise _wrong(number, f"{field}.weight", f"stands on a {role} message; only assistant messages have one")
+        if message["weight"] not in (0, 1, None) or isinstance(message["weight"], bool):
+            raise _wrong(number, f"{field}.weight", f"is {message['weight']!r}; expected 0 or 1")
+    _check_content(number, field, message)
+
+
+def _check_content(number: int, field: str, message: dict[str, Any]) -> None:
+    content = message.get("content")
+    says_otherwise = any(message.get(name) for name in ("tool_calls", "function_call", "refusal"))
+    if content is None and message["role"] == "assistant" and says_otherwise:
+        return
+    if isinstance(content, list) and all(isinstance(p, dict) and isinstance(p.get("type"), str) for p in content):
+        return
+    if not isinstance(content, str):
+        raise _wrong(number, f"{field}.content", "must be text or an array of content parts")
+
+
+def _check_preference(number: int, row: dict[str, Any]) -> None:
+    _check_messages(number, "input.messages", row["input"].get("messages"))
+    for name in PREFERENCE_FIELDS:
+        for field in (name, f"non_{name}"):
+            if field in row:
+                _check_messages(number, field, row[field])
+    if not any(name in row and f"non_{name}" in row for name in PREFERENCE_FIELDS):
+        raise _wrong(number, "preferred_output", "and non_preferred_output must both be there")
+
+
+def _has_image(row: dict[str, Any]) -> bool:
+    contents = (message.get("content") for message in row["messages"])
+    return any(part.get("type") == "image_url" for content in contents if isinstance(content, list) for part in content)
+
+
+def _wrong(number: int, field: str | None, what: str) -> InvalidTrainingFile:
+    where = f"Line {number}: `{field}`" if field else f"Line {number}"
+    return InvalidTrainingFile(f"{where} {what}.", param="training_file", line=number)

@@ -1,0 +1,193 @@
+"""The files of a project: uploads, training files, results. Owns the table `files`; the bytes are blobs."""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Table,
+    Text,
+    delete,
+    insert,
+    select,
+)
+
+from stillroom import ids
+from stillroom.datasets import check
+from stillroom.errors import InvalidRequest, InvalidTrainingFile, NotFound
+from stillroom.store.blobs import Blobs
+from stillroom.store.database import Database
+from stillroom.store.tables import RowId, metadata
+from stillroom.store.writer import Writer
+
+PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
+RESULTS = "fine-tune-results"
+NAME_LETTERS = 255
+EXPIRY_SECONDS = (3600, 2_592_000)  # shortest and longest life of a file that expires
+
+files = Table(
+    "files",
+    metadata,
+    Column("number", RowId, primary_key=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("project", ForeignKey("projects.id"), nullable=False),
+    Column("filename", String(255), nullable=False),
+    Column("purpose", String(32), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("status", String(16), nullable=False),
+    Column("status_details", Text),
+    # What the check of a training file found; NULL for other purposes and broken files.
+    Column("examples", Integer),
+    Column("image_line", Integer),
+    Column("preference_line", Integer),
+    Index("ix_files_project_number", "project", "number"),
+)
+
+
+class Status(enum.StrEnum):
+    """ERROR marks a training file that cannot be read; its details say where."""
+
+    PROCESSED = "processed"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """One file's row. `number` orders files by their making."""
+
+    number: int
+    id: str
+    project: int
+    filename: str
+    purpose: str
+    bytes: int
+    created_at: int
+    expires_at: int | None
+    status: Status
+    status_details: str | None
+    examples: int | None
+    image_line: int | None
+    preference_line: int | None
+
+
+class Files:
+    """Every project's files. All methods block; none is for the event loop."""
+
+    def __init__(self, database: Database, writer: Writer, blobs: Blobs) -> None:
+        self._database = database
+        self._writer = writer
+        self._blobs = blobs
+
+    def create(
+        self,
+        project: int,
+        filename: str,
+        purpose: str,
+        pieces: Iterable[bytes],
+        *,
+        expires_after_seconds: int | None = None,
+    ) -> File:
+        """Stores the pieces joined. A training file is read line by line: what is wrong with it is
+        in the status, so that the upload itself succeeds as it does elsewhere."""
+        if purpose not in (*PURPOSES, RESULTS):
+            raise InvalidRequest(f"{purpose!r} is not one of {list(PURPOSES)!r} - 'purpose'", param="purpose")
+        _check_name(filename)
+        file_id = ids.random_id("file-")
+        size = self._blobs.write(_blob(file_id), pieces)
+        created_at = int(time.time())
+        row = {
+            "id": file_id,
+            "project": project,
+            "filename": filename,
+            "purpose": purpose,
+            "bytes": size,
+            "created_at": created_at,
+            "expires_at": created_at + expires_after_seconds if expires_after_seconds else None,
+            **_examine(self._blobs.path(_blob(file_id)), purpose),
+        }
+        self._writer.write(lambda c: c.execute(insert(files).values(**row)))
+        return self.get(project, file_id)
+
+    def get(self, project: int, file_id: str) -> File:
+        """Raises NotFound when the project has no such file."""
+        query = select(files).where(files.c.project == project, files.c.id == file_id, _alive())
+        with self._database.read() as connection:
+            row = connection.execute(query).mappings().first()
+        if row is None:
+            raise NotFound(f"No such File object: {file_id}", param="id")
+        return File(**{**row, "status": Status(row["status"])})
+
+    def page(
+        self, project: int, *, purpose: str | None, after: str | None, descending: bool, limit: int
+    ) -> tuple[list[File], bool]:
+        """A page of files and whether more follow."""
+        query = select(files).where(files.c.project == project, _alive())
+        if purpose is not None:
+            query = query.where(files.c.purpose == purpose)
+        number = files.c.number
+        if after is not None:
+            cursor = self.get(project, after).number
+            query = query.where(number < cursor if descending else number > cursor)
+        query = query.order_by(number.desc() if descending else number.asc()).limit(limit + 1)
+        with self._database.read() as connection:
+            rows = [File(**{**row, "status": Status(row["status"])}) for row in connection.execute(query).mappings()]
+        return rows[:limit], len(rows) > limit
+
+    def path(self, project: int, file_id: str) -> Path:
+        """Where the bytes lie."""
+        return self._blobs.path(_blob(self.get(project, file_id).id))
+
+    def delete(self, project: int, file_id: str) -> None:
+        """Removes the row, then the bytes. Raises NotFound when the project has no such file."""
+        statement = delete(files).where(files.c.project == project, files.c.id == file_id)
+        if self._writer.write(lambda c: c.execute(statement).rowcount) == 0:
+            raise NotFound(f"No such File object: {file_id}", param="id")
+        self._blobs.delete(_blob(file_id))
+
+    def purge_expired(self) -> None:
+        """Removes the files whose time is over; they have been invisible since."""
+        with self._database.read() as connection:
+            dead = list(connection.execute(select(files.c.project, files.c.id).where(~_alive())))
+        for row in dead:
+            self.delete(row.project, row.id)
+
+
+def _alive() -> ColumnElement[bool]:
+    return files.c.expires_at.is_(None) | (files.c.expires_at > int(time.time()))
+
+
+def _blob(file_id: str) -> str:
+    return f"files/{file_id}"
+
+
+def _check_name(filename: str) -> None:
+    if not filename or len(filename) > NAME_LETTERS or "\0" in filename:
+        raise InvalidRequest(f"A file's name has 1 to {NAME_LETTERS} characters and no NUL.", param="file")
+
+
+def _examine(path: Path, purpose: str) -> dict[str, object]:
+    if purpose != "fine-tune":
+        return {"status": Status.PROCESSED.value}
+    try:
+        report = check.check_file(path)
+    except InvalidTrainingFile as error:
+        return {"status": Status.ERROR.value, "status_details": error.message}
+    return {
+        "status": Status.PROCESSED.value,
+        "examples": report.examples,
+        "image_line": report.image_line,
+        "preference_line": report.preference_line,
+    }

@@ -1,0 +1,7 @@
+"""placeholder"""
+
+
+class Demo: ...
+
+
+def run(x): ...

@@ -1,0 +1,215 @@
+"""One answer as it comes, over server-sent events: the streaming twin of `complete`.
+
+The upstream's events are passed on as the bytes they came in, but for three things: a stored
+answer carries our id; the usage chunk, which is always asked for, is dropped when the caller did not
+ask; and `[DONE]` is held back until the answer is stored, because to the caller it means just that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from stillroom import chat, ids
+from stillroom.chat import Answer
+from stillroom.completions.table import Status
+from stillroom.errors import StillroomError, TeacherFailed, TeacherRefused
+from stillroom.gateway.ask import ask, passed_headers
+from stillroom.gateway.complete import Call, Gateway, Started
+
+EVENT_END = re.compile(rb"\r?\n\r?\n")
+EVENT_BYTES = 16 * 1024 * 1024  # a longer event is no chat chunk
+DONE_EVENT = b"data: [DONE]\n\n"
+
+Send = Callable[[bytes], Awaitable[None]]
+
+
+class Stream:
+    """An answer whose first chunk has arrived and is well-formed."""
+
+    def __init__(self, gateway: Gateway, started: Started, answer: Answer, events: AsyncIterator[bytes]) -> None:
+        self.headers: Mapping[str, str] = passed_headers(answer.headers)
+        self._gateway = gateway
+        self._started = started
+        self._answer = answer
+        self._events = events
+        self._chunks: list[dict[str, Any]] = []
+        self._first_token = gateway.monotonic()
+        self._their_id: bytes | None = None
+        self._our_id = msgspec.json.encode(ids.completion_id(started.number))
+
+    async def pump(self, first: bytes, send: Send) -> None:
+        """Sends the events on as they come, then stores, then sends `[DONE]`.
+
+        When the upstream fails on the way, the caller gets an error event; when the caller leaves
+        (this is cancelled), the upstream is dropped. What had arrived is kept as incomplete.
+        """
+        kept = False
+        try:
+            async with asyncio.timeout_at(self._deadline()):
+                whole = await self._forward(first, send)
+                kept = True
+                await self._settle(Status.COMPLETED if whole else Status.INCOMPLETE)
+                if whole:
+                    await send(DONE_EVENT)
+        except TimeoutError:
+            await send(error_event(self._gateway.too_slow(self._started.call)))
+        except StillroomError as error:
+            await send(error_event(error))
+        finally:
+            self._answer.close()
+            if not kept:
+                self._keep(Status.INCOMPLETE)
+
+    async def _forward(self, first: bytes, send: Send) -> bool:
+        """Passes events on until the answer ends; False when the upstream reported an error."""
+        event: bytes | None = first
+        while event is not None:
+            payload = data_of(event)
+            if payload == chat.DONE:
+                return True
+            passed, failed = self._take(event, payload)
+            if passed:
+                await send(passed)
+            if failed:
+                return False
+            event = await anext(self._events, None)
+        if not self._finished():
+            raise TeacherFailed(f"'{self._started.call.name}' ended its answer before it was finished.")
+        return True
+
+    def _take(self, event: bytes, payload: bytes) -> tuple[bytes, bool]:
+        """What to pass on of an event, and whether it says that the upstream failed."""
+        if not payload:
+            return event, False  # a comment that keeps the connection alive
+        chunk = parse_chunk(payload, self._started.call.name)
+        if "error" in chunk:
+            return event, True
+        self._chunks.append(chunk)
+        if _is_usage(chunk) and not self._started.call.request.wants_usage:
+            return b"", False
+        return self._with_our_id(event, chunk), False
+
+    def _with_our_id(self, event: bytes, chunk: Mapping[str, Any]) -> bytes:
+        if not self._started.call.request.store or not isinstance(chunk.get("id"), str):
+            return event
+        return chat.replace_id(event, msgspec.json.encode(chunk["id"]), self._our_id)
+
+    def _finished(self) -> bool:
+        choices = chat.completion_from_chunks(self._chunks)["choices"]
+        return bool(choices) and all(choice["finish_reason"] for choice in choices)
+
+    def _completion(self) -> dict[str, Any]:
+        completion = chat.completion_from_chunks(self._chunks)
+        if self._started.call.request.store:
+            completion["id"] = ids.completion_id(self._started.number)
+        return completion
+
+    async def _settle(self, status: Status) -> None:
+        await self._gateway.settle(self._started, self._completion(), status, self._first_token)
+
+    def _keep(self, status: Status) -> None:
+        self._gateway.keep(self._started, self._completion(), status, self._first_token)
+
+    def _deadline(self) -> float:
+        spent = self._gateway.monotonic() - self._started.monotonic
+        return asyncio.get_running_loop().time() + self._gateway.limits.total_seconds - spent
+
+
+async def open_stream(gateway: Gateway, call: Call) -> tuple[Stream, bytes]:
+    """The stream and its first event. Until here an error has a status of its own."""
+    started = await gateway.start(call)
+    answer = await _ask(gateway, started)
+    try:
+        events = split_events(answer.chunks())
+        first = await anext(events, None)
+        while first is not None and not data_of(first):
+            first = await anext(events, None)
+        if first is None:
+            raise TeacherFailed(f"'{call.name}' answered with an empty stream.")
+        _check_first(data_of(first), call.name)
+    except BaseException:
+        answer.close()
+        raise
+    return Stream(gateway, started, answer, events), first
+
+
+def error_event(error: StillroomError) -> bytes:
+    """The event by which a failure in the middle of a stream is told."""
+    body = {"message": error.message, "type": "server_error", "param": error.param, "code": error.code}
+    return b"data: " + msgspec.json.encode({"error": body}) + b"\n\n"
+
+
+async def split_events(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Whole events, each with the blank line that ends it, however the bytes were cut on the way.
+
+    An end of the stream also ends its last event.
+    """
+    pending = b""
+    async for piece in pieces:
+        pending += piece
+        start = 0
+        for end in EVENT_END.finditer(pending):
+            yield pending[start : end.end()]
+            start = end.end()
+        pending = pending[start:]
+        if len(pending) > EVENT_BYTES:
+            raise TeacherFailed(f"The upstream sent an event of more than {EVENT_BYTES} bytes.")
+    if pending.strip():
+        yield pending
+
+
+def data_of(event: bytes) -> bytes:
+    """The event's data, its lines joined; empty for a comment."""
+    lines = (line.strip() for line in event.splitlines())
+    return b"\n".join(line[5:].strip() for line in lines if line.startswith(b"data:"))
+
+
+def parse_chunk(payload: bytes, name: str) -> dict[str, Any]:
+    """The chunk as an object. Raises TeacherFailed when it is none."""
+    try:
+        chunk = msgspec.json.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise TeacherFailed(f"'{name}' streamed something that is not JSON.") from error
+    if not isinstance(chunk, dict) or not isinstance(chunk.get("choices", []), list):
+        raise TeacherFailed(f"'{name}' streamed something that is not a chat completion chunk.")
+    return chunk
+
+
+async def _ask(gateway: Gateway, started: Started) -> Answer:
+    call, target = started.call, started.target
+    try:
+        async with asyncio.timeout(gateway.limits.total_seconds):
+            if target.model not in gateway.without_usage:
+                try:
+                    return await ask(target.upstream, _body(started, ask_usage=True), gateway.limits)
+                except TeacherRefused as refusal:
+                    if refusal.details["status"] != 400 or "stream_options" not in refusal.message:
+                        raise
+                    gateway.without_usage.add(target.model)
+            return await ask(target.upstream, _body(started, ask_usage=False), gateway.limits)
+    except TimeoutError as error:
+        raise gateway.too_slow(call) from error
+
+
+def _body(started: Started, *, ask_usage: bool) -> bytes:
+    return started.call.request.forwarded(started.target.upstream_model, ask_usage=ask_usage)
+
+
+def _check_first(payload: bytes, name: str) -> None:
+    if payload == chat.DONE:
+        raise TeacherFailed(f"'{name}' answered with an empty stream.")
+    chunk = parse_chunk(payload, name)
+    if "error" in chunk:
+        error = chunk["error"] if isinstance(chunk["error"], dict) else {}
+        raise TeacherFailed(str(error.get("message") or f"'{name}' answered with an error."))
+    if "choices" not in chunk:
+        raise TeacherFailed(f"'{name}' streamed something that is not a chat completion chunk.")
+
+
+def _is_usage(chunk: Mapping[str, Any]) -> bool:
+    return not chunk.get("choices") and isinstance(chunk.get("usage"), dict)

@@ -1,0 +1,1 @@
+"""Who answers under a name, and the process that students run in."""

@@ -1,0 +1,129 @@
+"""Deployments come and go: a name is pointed at a model, the model is loaded, the state says so."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from stillroom import catalog
+from stillroom.catalog import Deployment, DeploymentState, Model
+from stillroom.config import Settings
+from stillroom.errors import InvalidRequest, StillroomError
+from stillroom.serving.hosting import Hosting
+from stillroom.serving.models import Models
+from stillroom.store.database import Database
+from stillroom.store.writer import Writer
+
+log = logging.getLogger(__name__)
+
+NAME_LETTERS = 64
+
+
+class Deployments:
+    """Makes, lists and removes deployments. Lives on the event loop."""
+
+    def __init__(
+        self, settings: Settings, database: Database, writer: Writer, hosting: Hosting, models: Models
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._writer = writer
+        self._hosting = hosting
+        self._models = models
+        self._making: set[asyncio.Task[None]] = set()
+
+    async def put(self, project: int, name: str, model: str, extra: Mapping[str, Any]) -> tuple[Deployment, bool]:
+        """Points the name at a model, which is then loaded; also whether the name is new.
+
+        Raises InvalidRequest when the model is neither fine-tuned nor a teacher.
+        """
+        _check_name(name)
+        tuned = await asyncio.to_thread(self._find_model, project, model)
+        if tuned is None and model not in self._settings.teachers:
+            raise InvalidRequest(
+                f"The model '{model}' cannot be deployed: it is neither a fine-tuned model nor a teacher here.",
+                param="properties.model.name",
+                code="DeploymentModelNotSupported",
+            )
+        state = DeploymentState.CREATING if tuned else DeploymentState.SUCCEEDED
+        old = await asyncio.to_thread(self._find, project, name)
+        made = await self._writer.write_soon(
+            lambda c: catalog.put_deployment(c, project, name, model=model, state=state, extra=extra)
+        )
+        if tuned is not None:
+            self._make(project, name, tuned, model)
+        return made, old is None
+
+    async def get(self, project: int, name: str) -> Deployment:
+        """Raises NotFound when there is none."""
+
+        def read() -> Deployment:
+            with self._database.read() as connection:
+                return catalog.get_deployment(connection, project, name)
+
+        return await asyncio.to_thread(read)
+
+    async def of_project(self, project: int) -> list[Deployment]:
+        def read() -> list[Deployment]:
+            with self._database.read() as connection:
+                return catalog.list_deployments(connection, project)
+
+        return await asyncio.to_thread(read)
+
+    async def delete(self, project: int, name: str) -> bool:
+        """Removes the deployment and frees its model's memory; False when there was none."""
+        old = await asyncio.to_thread(self._find, project, name)
+        gone = await self._writer.write_soon(lambda c: catalog.delete_deployment(c, project, name))
+        tuned = await asyncio.to_thread(self._find_model, project, old.model) if old else None
+        if tuned is not None and not any(d.model == old.model for d in await self.of_project(project) if old):
+            await self._hosting.unload(tuned)
+        return gone
+
+    async def finish_interrupted(self) -> None:
+        """Goes on making the deployments that the last run of the server left unfinished."""
+
+        def read() -> list[tuple[int, str, str]]:
+            with self._database.read() as connection:
+                return catalog.unfinished_deployments(connection)
+
+        for project, name, model in await asyncio.to_thread(read):
+            tuned = await asyncio.to_thread(self._find_model, project, model)
+            if tuned is not None:
+                self._make(project, name, tuned, model)
+
+    async def close(self) -> None:
+        for task in self._making:
+            task.cancel()
+        await asyncio.gather(*self._making, return_exceptions=True)
+
+    def _make(self, project: int, name: str, tuned: Model, model: str) -> None:
+        task = asyncio.create_task(self._load(project, name, tuned, model))
+        self._making.add(task)
+        task.add_done_callback(self._making.discard)
+
+    async def _load(self, project: int, name: str, tuned: Model, model: str) -> None:
+        state, problem = DeploymentState.SUCCEEDED, None
+        try:
+            await self._hosting.upstream(tuned, self._models.price_of(tuned))
+        except StillroomError as error:
+            log.warning("deployment %s failed: %s", name, error.message)
+            state, problem = DeploymentState.FAILED, error.message
+        await self._writer.write_soon(lambda c: catalog.set_deployment_state(c, project, name, model, state, problem))
+
+    def _find(self, project: int, name: str) -> Deployment | None:
+        with self._database.read() as connection:
+            return catalog.find_deployment(connection, project, name)
+
+    def _find_model(self, project: int, name: str) -> Model | None:
+        with self._database.read() as connection:
+            return catalog.find_model(connection, project, name)
+
+
+def _check_name(name: str) -> None:
+    if not 1 <= len(name) <= NAME_LETTERS or not name.isprintable() or "/" in name:
+        raise InvalidRequest(
+            f"Invalid deployment name {name!r}: expected 1 to {NAME_LETTERS} printable characters without '/'.",
+            param="name",
+        )

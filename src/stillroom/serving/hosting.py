@@ -1,0 +1,184 @@
+"""Runs the students' process: starts it, loads students into it, unloads idle ones, counts hours.
+
+The process speaks chat completions on a unix socket and ends when the pipe to us closes. When it
+dies, the next call starts it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import aiohttp
+import msgspec
+
+from stillroom import billing
+from stillroom.catalog import Model
+from stillroom.clock import Clock
+from stillroom.config import GatewaySettings, Price, ServingSettings
+from stillroom.errors import MissingExtra, StillroomError, StudentUnavailable
+from stillroom.store.writer import Writer
+from stillroom.teachers.http import StudentUpstream, open_session
+
+log = logging.getLogger(__name__)
+
+MODULE = "stillroom.student.host"
+LOOK_SECONDS = 0.05  # between two looks whether the new process answers
+TICK_SECONDS = 10.0  # between two rounds of unloading and counting hours
+
+
+@dataclass(kw_only=True)
+class Loaded:
+    """A student in the process: since when its hours are not yet counted, and its last call."""
+
+    model: Model
+    price: Price
+    counted_until: float
+    last_used: float
+
+
+class Hosting:
+    """The students' process and what is loaded in it. Lives on the event loop."""
+
+    def __init__(
+        self, settings: ServingSettings, limits: GatewaySettings, blobs: Path, writer: Writer, clock: Clock
+    ) -> None:
+        self._settings = settings
+        self._limits = limits
+        self._blobs = blobs
+        self._writer = writer
+        self._clock = clock
+        self._folder = tempfile.TemporaryDirectory(prefix="stillroom-")
+        self._socket = Path(self._folder.name) / "students.sock"
+        self._process: asyncio.subprocess.Process | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._loaded: dict[str, Loaded] = {}
+        self._busy = asyncio.Lock()
+
+    async def upstream(self, model: Model, price: Price) -> StudentUpstream:
+        """Where the model answers, loaded if it was not. Raises what loading it raises."""
+        loaded = self._loaded.get(model.blob_id)
+        if loaded is None or not self._alive():
+            async with self._busy:
+                loaded = await self._load(model, price)
+        loaded.last_used = self._clock.monotonic()
+        assert self._session is not None
+        return StudentUpstream(
+            model.openai_name, self._session, "http://students/v1/chat/completions", {}, self._limits
+        )
+
+    async def unload(self, model: Model) -> None:
+        """Frees the model's memory; its next call loads it again."""
+        async with self._busy:
+            await self._unload(model.blob_id)
+
+    async def tend(self) -> None:
+        """Unloads idle students and counts hosted time, until cancelled."""
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            self._count_hours()
+            idle_since = self._clock.monotonic() - self._settings.idle_seconds
+            for name in [name for name, loaded in self._loaded.items() if loaded.last_used < idle_since]:
+                async with self._busy:
+                    await self._unload(name)
+
+    async def close(self) -> None:
+        """Ends the process."""
+        self._count_hours()
+        await self._stop()
+        self._folder.cleanup()
+
+    def _alive(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    async def _load(self, model: Model, price: Price) -> Loaded:
+        if not self._alive():
+            await self._stop()
+            await self._start()
+        if model.blob_id not in self._loaded:
+            await self._post("/attach", {"name": model.blob_id, "path": str(self._blobs / model.blob)})
+            now = self._clock.monotonic()
+            self._loaded[model.blob_id] = Loaded(model=model, price=price, counted_until=now, last_used=now)
+            log.info("student %s loaded", model.openai_name)
+        return self._loaded[model.blob_id]
+
+    async def _unload(self, name: str) -> None:
+        if name not in self._loaded:
+            return
+        self._count_hours()
+        del self._loaded[name]
+        if self._alive():
+            await self._post("/detach", {"name": name})
+
+    async def _start(self) -> None:
+        if find_spec("torch") is None:
+            raise MissingExtra("Serving students needs `pip install 'stillroom[students]'` on the server.")
+        threads = str(self._settings.threads or os.cpu_count() or 1)
+        arguments = [sys.executable, "-m", MODULE, "--socket", str(self._socket), "--threads", threads]
+        # Standard input is the pipe whose closing ends the process, however we end.
+        self._process = await asyncio.create_subprocess_exec(*arguments, stdin=asyncio.subprocess.PIPE)
+        self._session = open_session(self._limits, socket=self._socket)
+        try:
+            async with asyncio.timeout(self._settings.start_seconds):
+                while not await self._answers():  # noqa: ASYNC110 - the process can only be asked
+                    await asyncio.sleep(LOOK_SECONDS)
+        except TimeoutError as error:
+            await self._stop()
+            raise StudentUnavailable("The students' process did not start in time. Try again.") from error
+
+    async def _answers(self) -> bool:
+        assert self._session is not None
+        if not self._alive():
+            raise StudentUnavailable("The students' process ended while starting; the server's log says why.")
+        try:
+            async with self._session.get("http://students/health") as response:
+                return response.status == 200
+        except aiohttp.ClientError:
+            return False
+
+    async def _stop(self) -> None:
+        self._loaded.clear()
+        if self._session is not None:
+            await self._session.close()
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
+        self._process = self._session = None
+        self._socket.unlink(missing_ok=True)
+
+    async def _post(self, path: str, body: dict[str, str]) -> None:
+        assert self._session is not None
+        try:
+            async with asyncio.timeout(self._settings.start_seconds):
+                async with self._session.post(f"http://students{path}", data=msgspec.json.encode(body)) as response:
+                    answer = await response.read()
+        except (TimeoutError, aiohttp.ClientError) as error:
+            await self._stop()
+            raise StudentUnavailable(f"The students' process failed at {path}; it is started again.") from error
+        if response.status >= 400:
+            problem = msgspec.json.decode(answer)["error"]
+            raise StillroomError(problem["message"], code=problem.get("code") or "student_unavailable")
+
+    def _count_hours(self) -> None:
+        for loaded in self._loaded.values():
+            seconds = int(self._clock.monotonic() - loaded.counted_until)
+            if seconds < 1:
+                continue
+            loaded.counted_until += seconds
+            entry = billing.Entry(
+                project=loaded.model.project,
+                kind=billing.Kind.HOSTING,
+                model=loaded.model.openai_name,
+                subject=loaded.model.job,
+                hosted_seconds=seconds,
+            )
+            price = loaded.price
+            self._writer.submit(lambda c, entry=entry, price=price: billing.record(c, entry, price))  # type: ignore[misc]

@@ -1,0 +1,110 @@
+"""A called name -> who answers it: a deployment's model, else a teacher, else a fine-tuned model.
+
+A deployment wins over a teacher of the same name: that is how a student takes over without a
+change in the caller's code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import aiohttp
+
+from stillroom import catalog
+from stillroom.chat import Upstream
+from stillroom.config import GatewaySettings, Price, Settings
+from stillroom.errors import ModelNotFound, StudentUnavailable
+from stillroom.serving.hosting import Hosting
+from stillroom.store.database import Database
+from stillroom.teachers.http import HttpUpstream, open_session, teacher_upstream
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Who answers a call: the upstream, the model's name in its words, and what its tokens cost."""
+
+    upstream: Upstream
+    upstream_model: str
+    price: Price
+    model: str
+    """The teacher's or fine-tuned model's name, for the ledger."""
+
+
+class Models:
+    """Resolves names for the gateway. Lives on the event loop."""
+
+    def __init__(self, settings: Settings, database: Database, hosting: Hosting) -> None:
+        self._settings = settings
+        self._database = database
+        self._hosting = hosting
+        self._session: aiohttp.ClientSession | None = None
+        self._teachers: Mapping[str, HttpUpstream] = {}
+        self._warned: set[str] = set()
+
+    def start(self) -> None:
+        """Opens the connections to teachers."""
+        limits: GatewaySettings = self._settings.gateway
+        self._session = open_session(limits)
+        self._teachers = {
+            name: teacher_upstream(name, teacher, self._session, limits)
+            for name, teacher in self._settings.teachers.items()
+        }
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def resolve(self, project: int, name: str, *, by_model_name: bool) -> Target:
+        """Who answers under the name. `by_model_name`: a fine-tuned model also answers undeployed,
+        as on OpenAI's API. Raises ModelNotFound; a student that was not loaded is loaded first."""
+        # A teacher's name is looked up too: a deployment may have taken it over.
+        deployment, model = await asyncio.to_thread(self._look_up, project, name)
+        if deployment is not None:
+            return await self._deployed(project, deployment, model)
+        if name in self._teachers:
+            return self._teacher(name)
+        if by_model_name and model is not None:
+            return await self._student(model)
+        raise ModelNotFound(f"The model `{name}` does not exist or you do not have access to it.", param="model")
+
+    def price_of(self, model: catalog.Model) -> Price:
+        student = self._settings.students.get(model.base)
+        return student.price if student else Price()
+
+    def _look_up(self, project: int, name: str) -> tuple[catalog.Deployment | None, catalog.Model | None]:
+        with self._database.read() as connection:
+            deployment = catalog.find_deployment(connection, project, name)
+            return deployment, catalog.find_model(connection, project, deployment.model if deployment else name)
+
+    async def _deployed(self, project: int, deployment: catalog.Deployment, model: catalog.Model | None) -> Target:
+        if deployment.state is catalog.DeploymentState.FAILED:
+            raise StudentUnavailable(f"The deployment '{deployment.name}' has failed: {deployment.error}")
+        self._warn_of_clash(deployment.name)
+        if model is not None:
+            return await self._student(model)
+        if deployment.model in self._teachers:
+            return self._teacher(deployment.model)
+        raise ModelNotFound(
+            f"The deployment '{deployment.name}' points to '{deployment.model}', which is gone.", param="model"
+        )
+
+    def _teacher(self, name: str) -> Target:
+        teacher = self._settings.teachers[name]
+        return Target(
+            upstream=self._teachers[name], upstream_model=teacher.model or name, price=teacher.price, model=name
+        )
+
+    async def _student(self, model: catalog.Model) -> Target:
+        price = self.price_of(model)
+        upstream = await self._hosting.upstream(model, price)
+        return Target(upstream=upstream, upstream_model=model.blob_id, price=price, model=model.openai_name)
+
+    def _warn_of_clash(self, name: str) -> None:
+        if name in self._teachers and name not in self._warned:
+            self._warned.add(name)
+            log.warning("The deployment '%s' answers instead of the teacher of the same name.", name)

@@ -1,0 +1,1 @@
+"""What lasts: one database and one folder of blobs."""

@@ -1,0 +1,69 @@
+"""A job's child process: JSON lines out of it, and its end when we end.
+
+The child watches its standard input; when the pipe closes, because we stopped it or died, it exits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+LINE_BYTES = 1024 * 1024
+LAST_WORDS = 40  # lines of the child's standard error kept for the report of its death
+
+
+class Child:
+    """One running child. Close it when done with it."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+        self._process = process
+        self._log = log
+
+    @classmethod
+    async def start(cls, module: str, folder: Path) -> Child:
+        """Runs `python -m module folder`; its standard error goes to `log.txt` in the folder."""
+        log = folder / "log.txt"
+        with log.open("ab") as errors:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                module,
+                str(folder),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=errors,
+                limit=LINE_BYTES,
+            )
+        return cls(process, log)
+
+    async def messages(self) -> AsyncIterator[dict[str, Any]]:
+        """What the child reports, until it closes its output."""
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            yield msgspec.json.decode(line)
+
+    async def ended(self) -> int:
+        """Waits for the exit status; below zero, the signal that ended it."""
+        return await self._process.wait()
+
+    def ask_to_stop(self) -> None:
+        """Lets the child save its state and end."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGTERM)
+
+    async def close(self) -> None:
+        """Ends the child now, if it has not ended."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+
+    def last_words(self) -> str:
+        """The end of what the child wrote on standard error."""
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-LAST_WORDS:])

@@ -1,0 +1,229 @@
+"""Runs one fine-tuning job: lays out its folder, starts the trainer, records what it reports."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection
+
+from stillroom import catalog, fine_tuning
+from stillroom.assembly import Platform
+from stillroom.config import SCRATCH, Price, Student
+from stillroom.errors import MissingExtra, StillroomError, TrainingFailed
+from stillroom.fine_tuning import Job
+from stillroom.jobs import Claim, State
+from stillroom.worker.child import Child
+
+log = logging.getLogger(__name__)
+
+TRAINER = "stillroom.student.run"
+FLUSH_SECONDS = 0.5  # between two transactions of training steps
+EVENTS_A_JOB = 2000  # metric events of a long job at most; the result file has every step
+KILLED = -9
+
+
+class FineTune:
+    """One claimed job in this process."""
+
+    def __init__(self, platform: Platform, claim: Claim, job: Job) -> None:
+        self._platform = platform
+        self._claim = claim
+        self._job = job
+        self._folder = platform.settings.folder / "runs" / job.id
+        self._steps: list[dict[str, Any]] = []
+        self._flushed = 0.0
+        self._pace: tuple[float, int] | None = None
+        self._stopping_for: State | None = None
+        self._child: Child | None = None
+
+    async def run(self) -> None:
+        """Trains until the job ends, is set aside, or the claim is lost (StaleClaim)."""
+        if find_spec("torch") is None:
+            raise MissingExtra("Fine-tuning needs `pip install 'stillroom[students]'` where jobs run.")
+        await asyncio.to_thread(self._lay_out)
+        self._child = await Child.start(TRAINER, self._folder)
+        try:
+            async for message in self._child.messages():
+                await self._take(message)
+            await self._conclude(await self._child.ended())
+        finally:
+            await self._child.close()
+
+    def stop(self, to: State) -> None:
+        """Asks the trainer to save its state and end; the job then becomes `to`."""
+        self._stopping_for = to
+        if self._child is not None:
+            self._child.ask_to_stop()
+
+    # --- before ---------------------------------------------------------------------------------
+
+    def _lay_out(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for name, file_id in (("training", self._job.training_file), ("validation", self._job.validation_file)):
+            target = self._folder / f"{name}.jsonl"
+            # A copy of its own: the file may be deleted while the job runs.
+            if file_id and not target.exists():
+                draft = target.with_suffix(".part")
+                shutil.copyfile(self._platform.files.path(self._job.project, file_id), draft)
+                draft.rename(target)
+        (self._folder / "spec.json").write_bytes(msgspec.json.format(msgspec.json.encode(self._spec()), indent=2))
+
+    def _spec(self) -> dict[str, Any]:
+        settings = self._platform.settings.training
+        validation = self._folder / "validation.jsonl"
+        return {
+            "base": self._base(),
+            "training_file": str(self._folder / "training.jsonl"),
+            "validation_file": str(validation) if self._job.validation_file else None,
+            "hyperparameters": self._job.hyperparameters,
+            "seed": self._job.seed,
+            "threads": settings.threads,
+            "checkpoint_seconds": settings.checkpoint_seconds,
+            "model_name": self._job.openai_name,
+        }
+
+    def _base(self) -> dict[str, Any]:
+        with self._platform.database.read() as connection:
+            tuned = catalog.find_model(connection, self._job.project, self._job.model)
+        if tuned is not None:
+            return {"name": tuned.base, "path": str(self._platform.blobs.path(tuned.blob)), "revision": None}
+        student = self._student()
+        if not student.path:
+            if self._job.model != SCRATCH:
+                raise TrainingFailed(
+                    f"The model '{self._job.model}' is gone; it was the base of this job.", param="model"
+                )
+            return {"name": SCRATCH, "path": None, "revision": None}
+        return {"name": self._job.model, "path": student.path, "revision": student.revision or None}
+
+    def _student(self) -> Student:
+        return self._platform.settings.students.get(self._job.base, Student())
+
+    # --- while it trains --------------------------------------------------------------------------
+
+    async def _take(self, message: dict[str, Any]) -> None:
+        kind = message["type"]
+        if kind == "step":
+            self._steps.append(message)
+            if time.monotonic() - self._flushed > FLUSH_SECONDS:
+                await self._flush()
+            return
+        await self._flush()
+        if kind == "started":
+            await self._write(lambda c: fine_tuning.record_start(c, self._claim, message))
+        elif kind == "message":
+            await self._write(
+                lambda c: fine_tuning.record_message(c, self._claim, message["level"], message["message"])
+            )
+        elif kind == "checkpoint":
+            await self._checkpoint(message)
+        elif kind == "done":
+            await self._finish(message)
+        elif kind == "error":
+            raise TrainingFailed(message["message"], code=message["code"], param=message.get("param"))
+        elif kind == "stopped":
+            to = self._stopping_for or State.QUEUED
+            await self._write(lambda c: fine_tuning.set_aside(c, self._claim, to))
+            self._stopping_for = None
+
+    async def _flush(self) -> None:
+        steps, self._steps = self._steps, []
+        self._flushed = time.monotonic()
+        if not steps:
+            return
+        shown = [step for step in steps if _is_shown(step)]
+        finish = self._expected_finish(steps[-1])
+        await self._write(lambda c: fine_tuning.record_steps(c, self._claim, shown, finish))
+
+    def _expected_finish(self, step: dict[str, Any]) -> int | None:
+        now, done = time.monotonic(), step["step"]
+        if self._pace is None:
+            self._pace = (now, done)
+            return None
+        since, first = self._pace
+        seconds_a_step = (now - since) / max(1, done - first)
+        return int(time.time() + seconds_a_step * (step["total_steps"] - done)) + 1
+
+    async def _checkpoint(self, message: dict[str, Any]) -> None:
+        step = message["step"]
+        blob = f"models/{self._job.id}-step-{step}"
+        await asyncio.to_thread(self._platform.blobs.write_folder, blob, Path(message["path"]))
+        dropped = await self._write(
+            lambda c: fine_tuning.record_checkpoint(c, self._claim, self._job, step, message["metrics"], blob)
+        )
+        for old in dropped:
+            await asyncio.to_thread(self._platform.blobs.delete, old)
+
+    async def _finish(self, message: dict[str, Any]) -> None:
+        blob = f"models/{self._job.id}"
+        await asyncio.to_thread(self._platform.blobs.write_folder, blob, Path(message["path"]))
+        results = await asyncio.to_thread(self._store_results, Path(message["metrics_csv"]))
+        await self._write(
+            lambda c: fine_tuning.finish(
+                c,
+                self._claim,
+                self._job,
+                blob=blob,
+                trained_tokens=message["trained_tokens"],
+                result_file=results,
+                price=self._price(),
+            )
+        )
+
+    def _store_results(self, path: Path) -> str:
+        file = self._platform.files.create(
+            self._job.project, "step_metrics.csv", "fine-tune-results", iter([path.read_bytes()])
+        )
+        return file.id
+
+    def _price(self) -> Price:
+        return self._student().price
+
+    # --- after ------------------------------------------------------------------------------------
+
+    async def _conclude(self, status: int) -> None:
+        if status == 0:
+            return
+        assert self._child is not None
+        log.error("the trainer of %s ended with status %s:\n%s", self._job.id, status, self._child.last_words())
+        if status < 0 and self._claim.crashes + 1 < self._platform.settings.training.attempts:
+            await self._write(lambda c: fine_tuning.record_crash(c, self._claim))
+            return
+        if status == KILLED:
+            raise TrainingFailed(
+                "The training process was killed, most likely because memory ran out. Use a smaller batch_size, "
+                "shorter examples or a smaller base model.",
+                code="out_of_memory",
+            )
+        raise TrainingFailed(f"The training process ended unexpectedly (status {status}); the server's log says why.")
+
+    async def _write(self, work: Callable[[Connection], Any]) -> Any:
+        return await self._platform.writer.write_soon(work)
+
+
+def _is_shown(step: dict[str, Any]) -> bool:
+    every = -(-step["total_steps"] // EVENTS_A_JOB)
+    return step["step"] % every == 0 or step["step"] in (1, step["total_steps"])
+
+
+async def start(platform: Platform, claim: Claim) -> FineTune:
+    """The claimed job, ready to run."""
+
+    def read() -> Job:
+        with platform.database.read() as connection:
+            return fine_tuning.get_job(connection, claim.project, claim.subject)
+
+    return FineTune(platform, claim, await asyncio.to_thread(read))
+
+
+async def give_up(platform: Platform, claim: Claim, error: StillroomError) -> None:
+    """The job has failed for good."""
+    await platform.writer.write_soon(lambda connection: fine_tuning.fail(connection, claim, error))
