@@ -91,11 +91,6 @@ class Model:
     blob: str
     created_at: int
 
-    @property
-    def blob_id(self) -> str:
-        """A name for the weights that is the same in both dialects."""
-        return self.blob.rsplit("/", 1)[-1]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:

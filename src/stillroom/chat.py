@@ -117,6 +117,10 @@ def parse_request(data: bytes) -> ChatRequest:
     request = ChatRequest(body=body, raw=JSON.decode(data, type=dict[str, msgspec.Raw]))
     _check_flag(body, "store")
     _check_flag(body, "stream")
+    if request.stream and not isinstance(body.get("stream_options"), (dict, type(None))):
+        raise InvalidRequest(
+            "Invalid type for 'stream_options': expected an object.", param="stream_options", code="invalid_type"
+        )
     if not isinstance(body.get("model"), (str, type(None))):
         raise InvalidRequest("Invalid type for 'model': expected a string.", param="model", code="invalid_type")
     _check_messages(body)
@@ -127,7 +131,7 @@ def parse_request(data: bytes) -> ChatRequest:
 
 
 def _check_flag(body: dict[str, Any], name: str) -> None:
-    if body.get(name) not in (True, False, None):
+    if not isinstance(body.get(name), (bool, type(None))):  # 1 is no boolean, though it equals True
         raise InvalidRequest(f"Invalid type for '{name}': expected a boolean.", param=name, code="invalid_type")
 
 

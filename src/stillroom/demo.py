@@ -1,7 +1,386 @@
-"""placeholder"""
+"""`stillroom demo`: the whole loop on this machine, told step by step, without network or key.
+
+It starts a real server on its own data folder and the shipped scripted teacher, and is then an
+ordinary client of them, through the official `openai` package: everything it does, a script can do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from stillroom import config
+from stillroom.errors import ConfigurationError, MissingExtra, TrainingFailed
+from stillroom.teachers import triage
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+CHATS, HELD_OUT = 1000, 200
+FAST_CHATS, FAST_HELD_OUT = 100, 20
+AT_ONCE = 8  # chats under way at the same time
+SCRIPTED = "ticket-expert"
+DEPLOYMENT = "ticket-student"
+SHOWN = 4  # held-out tickets printed side by side
+START_SECONDS = 60.0
+LOOK_SECONDS = 0.25
+LETTERS = 46
+
+# What the figures are priced at. The scripted teacher is free and the student runs on this machine,
+# so both are stated assumptions: a hosted frontier model's list price, and a small model's.
+TEACHER_PRICE = {"input": 2.50, "output": 10.00}
+STUDENT_PRICE = {"input": 0.05, "output": 0.20, "training": 0.30}
+
+ACCOUNT = "subscriptions/local/resourceGroups/local/providers/Microsoft.CognitiveServices/accounts/local"
 
 
-class Demo: ...
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """What was asked for on the command line."""
+
+    data: str
+    port: int
+    fast: bool
+    exit: bool
+    json: bool
+    teacher: str | None
+    student: str
+    config: str | None
 
 
-def run(x): ...
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One side of the comparison. Latencies in seconds, price in USD per 1,000 calls."""
+
+    name: str
+    answers: tuple[str, ...]
+    prompt_tokens: float
+    completion_tokens: float
+    latency_p50: float
+    latency_p95: float
+    price_per_1000: float
+
+
+def run(asked: Demo) -> None:
+    """Runs the demo. Raises TrainingFailed when the job does not succeed."""
+    if find_spec("openai") is None:
+        raise MissingExtra("`stillroom demo` needs `pip install 'stillroom[students,demo]'`.")
+    console = Console(stderr=asked.json, highlight=False, soft_wrap=True)
+    with ExitStack() as stack:
+        teacher = asked.teacher or SCRIPTED
+        teachers = {} if asked.teacher else {SCRIPTED: _scripted(stack.enter_context(_scripted_teacher()))}
+        url, key, server = stack.enter_context(_server(asked, teachers))
+        figures = asyncio.run(_loop(asked, console, teacher, url, key))
+        _closing_words(console, asked, url)
+        if asked.json:
+            sys.stdout.write(json.dumps(figures, ensure_ascii=False, indent=2) + "\n")
+            sys.stdout.flush()
+        if not asked.exit:
+            _wait(server)
+
+
+# --- what runs beside it ------------------------------------------------------------------------------
+
+
+@contextmanager
+def _scripted_teacher() -> Iterator[str]:
+    """The ticket expert behind a real HTTP server, in a process of its own; gives its URL."""
+    command = [sys.executable, "-m", "stillroom.teachers.scripted", "--port", "0", "--until-stdin-closes"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+@contextmanager
+def _server(asked: Demo, teachers: dict[str, Any]) -> Iterator[tuple[str, str, subprocess.Popen[bytes]]]:
+    """`stillroom serve` on the demo's data folder; gives its URL, a key, and the process."""
+    folder = Path(asked.data).expanduser().resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "server.json").unlink(missing_ok=True)
+    command = [sys.executable, "-m", "stillroom", "serve", "--data", str(folder), "--port", str(asked.port)]
+    if asked.config:
+        command += ["--config", asked.config]
+    environment = dict(os.environ)
+    if teachers:
+        environment["STILLROOM_TEACHERS"] = json.dumps(teachers)
+        environment["STILLROOM_STUDENTS"] = json.dumps({config.SCRATCH: {"price": STUDENT_PRICE}})
+    with (folder / "server.log").open("ab") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        url = _await_server(folder, process)
+        yield url, (folder / "admin-key").read_text().strip(), process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _await_server(folder: Path, process: subprocess.Popen[bytes]) -> str:
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until and process.poll() is None:
+        if (folder / "server.json").exists():
+            return str(json.loads((folder / "server.json").read_text())["url"])
+        time.sleep(0.05)
+    last = (folder / "server.log").read_text().strip().splitlines()[-1:]
+    raise ConfigurationError(f"The server did not start: {' '.join(last)}")
+
+
+def _scripted(url: str) -> dict[str, Any]:
+    return {"base_url": url, "price": TEACHER_PRICE}
+
+
+def _wait(server: subprocess.Popen[bytes]) -> None:
+    try:
+        server.wait()
+    except KeyboardInterrupt:
+        pass
+
+
+# --- the loop -----------------------------------------------------------------------------------------
+
+
+async def _loop(asked: Demo, console: Console, teacher: str, url: str, key: str) -> dict[str, Any]:
+    from openai import AsyncOpenAI  # noqa: PLC0415 - an extra that only the demo needs
+
+    began = time.monotonic()
+    run_name = time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
+    training = triage.tickets(FAST_CHATS if asked.fast else CHATS, seed=1, split=triage.Split.TRAINING)
+    held_out = triage.tickets(FAST_HELD_OUT if asked.fast else HELD_OUT, seed=2, split=triage.Split.HELD_OUT)
+    async with AsyncOpenAI(base_url=f"{url}/v1", api_key=key, timeout=120) as client:
+        console.print(f"[bold]1. Capture[/bold]  {len(training)} tickets are triaged by the teacher, with store=True.")
+        if asked.teacher is None:
+            console.print("   The teacher is scripted: a set of rules behind a real HTTP server, no language model.")
+        metadata = {"app": "ticket-triage", "run": run_name}
+        await _capture(client, console, teacher, training, metadata)
+
+        console.print(f"[bold]2. Select[/bold]   by metadata: app=ticket-triage, run={run_name}")
+        selection = await _select(client, metadata)
+        console.print(f"   {selection['training_examples']} chats are now {selection['training_file']['filename']}.")
+
+        console.print(f"[bold]3. Train[/bold]    {asked.student}, on this machine.")
+        model, losses = await _train(client, console, asked.student, selection["training_file"]["id"])
+        console.print(f"   The loss fell: {_curve(losses)}")
+
+        console.print(f"[bold]4. Deploy[/bold]   {model} as [bold]{DEPLOYMENT}[/bold]")
+        await _deploy(client, url, model)
+
+        console.print(f"[bold]5. Compare[/bold]  on {len(held_out)} tickets that nobody has trained on.")
+        console.print(f"   {triage.DIFFERENCE}", style="dim")
+        teacher_side = await _ask_all(client, console, teacher, held_out, _price(asked, teacher))
+        student_side = await _ask_all(client, console, DEPLOYMENT, held_out, _price(asked, asked.student))
+    overlap = len(set(training) & set(held_out))
+    figures = _figures(teacher_side, student_side, losses, overlap, time.monotonic() - began)
+    _show(console, held_out, teacher_side, student_side, figures)
+    return figures
+
+
+async def _capture(
+    client: AsyncOpenAI, console: Console, teacher: str, tickets: list[str], metadata: dict[str, str]
+) -> None:
+    async def chat(ticket: str) -> None:
+        await client.chat.completions.create(
+            model=teacher,
+            messages=triage.messages(ticket),  # type: ignore[arg-type]
+            temperature=0,
+            store=True,
+            metadata=metadata,
+        )
+
+    await _each(console, "chats stored", tickets, chat)
+
+
+async def _select(client: AsyncOpenAI, metadata: dict[str, str]) -> dict[str, Any]:
+    body = {"filter": {"metadata": metadata}, "filename": "ticket-triage"}
+    return dict(await client.post("/stillroom/selections", body=body, cast_to=dict[str, Any]))
+
+
+async def _train(client: AsyncOpenAI, console: Console, student: str, file_id: str) -> tuple[str, list[float]]:
+    job = await client.fine_tuning.jobs.create(model=student, training_file=file_id, suffix="triage", seed=1)
+    losses: dict[int, float] = {}
+    columns = (TextColumn("   {task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("loss {task.fields[loss]}"), console=console) as progress:
+        bar = progress.add_task("starting", total=None, loss="-")
+        while True:
+            job = await client.fine_tuning.jobs.retrieve(job.id)
+            step, total = await _read_losses(client, job.id, losses)
+            loss = f"{losses[step]:.4f}" if step else "-"
+            progress.update(bar, completed=step, total=total, description=job.status, loss=loss)
+            if job.status in ("succeeded", "failed", "cancelled"):
+                break
+            await asyncio.sleep(LOOK_SECONDS)
+    if job.status != "succeeded" or not job.fine_tuned_model:
+        reason = job.error.message if job.error else job.status
+        raise TrainingFailed(f"The fine-tuning job did not succeed: {reason}")
+    return job.fine_tuned_model, [losses[step] for step in sorted(losses)]
+
+
+async def _read_losses(client: AsyncOpenAI, job_id: str, losses: dict[int, float]) -> tuple[int, int | None]:
+    """Adds the steps not seen yet to `losses`; gives the last step and how many there will be."""
+    total: int | None = None
+    async for event in client.fine_tuning.jobs.list_events(job_id, limit=100):
+        if event.type != "metrics":
+            continue
+        data: Any = event.data
+        total = total or data["total_steps"]
+        if data["step"] in losses:
+            break
+        losses[data["step"]] = data["train_loss"]
+    return max(losses, default=0), total
+
+
+async def _deploy(client: AsyncOpenAI, url: str, model: str) -> None:
+    address = f"{url}/{ACCOUNT}/deployments/{DEPLOYMENT}?api-version=2025-09-01"
+    body = {"sku": {"name": "Standard", "capacity": 1}, "properties": {"model": {"format": "OpenAI", "name": model}}}
+    made = await client.put(address, body=body, cast_to=dict[str, Any])
+    while made["properties"]["provisioningState"] == "Creating":
+        await asyncio.sleep(LOOK_SECONDS)
+        made = await client.get(address, cast_to=dict[str, Any])
+    if made["properties"]["provisioningState"] != "Succeeded":
+        raise TrainingFailed(f"The deployment failed: {made['properties']['provisioningError']['message']}")
+
+
+async def _ask_all(client: AsyncOpenAI, console: Console, name: str, tickets: list[str], price: config.Price) -> Side:
+    answers: dict[str, str] = {}
+    seconds: list[float] = []
+    tokens: list[tuple[int, int]] = []
+
+    async def ask(ticket: str) -> None:
+        began = time.monotonic()
+        completion = await client.chat.completions.create(
+            model=name,
+            messages=triage.messages(ticket),  # type: ignore[arg-type]
+            temperature=0,
+        )
+        seconds.append(time.monotonic() - began)
+        answers[ticket] = completion.choices[0].message.content or ""
+        assert completion.usage is not None
+        tokens.append((completion.usage.prompt_tokens, completion.usage.completion_tokens))
+
+    await _each(console, name, tickets, ask)
+    prompt, said = (statistics.fmean(column) for column in zip(*tokens, strict=True))
+    seconds.sort()
+    return Side(
+        name=name,
+        answers=tuple(answers[ticket] for ticket in tickets),
+        prompt_tokens=prompt,
+        completion_tokens=said,
+        latency_p50=statistics.median(seconds),
+        latency_p95=seconds[int(len(seconds) * 0.95)],
+        price_per_1000=(prompt * price.input + said * price.output) / 1000,
+    )
+
+
+async def _each(console: Console, what: str, tickets: list[str], work: Any) -> None:
+    """Runs `work` on every ticket, a few at a time, under a progress bar."""
+    gate = asyncio.Semaphore(AT_ONCE)
+    columns = (TextColumn("   {task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task(what, total=len(tickets))
+
+        async def one(ticket: str) -> None:
+            async with gate:
+                await work(ticket)
+            progress.advance(bar)
+
+        async with asyncio.TaskGroup() as group:
+            for ticket in tickets:
+                group.create_task(one(ticket))
+
+
+# --- what it says ---------------------------------------------------------------------------------------
+
+
+def _price(asked: Demo, name: str) -> config.Price:
+    if asked.teacher is None:
+        return config.Price(**(TEACHER_PRICE if name == SCRIPTED else STUDENT_PRICE))
+    settings = config.load(asked.config)
+    known = settings.teachers.get(name) or settings.students.get(name)
+    return known.price if known else config.Price()
+
+
+def _figures(teacher: Side, student: Side, losses: list[float], overlap: int, seconds: float) -> dict[str, Any]:
+    same = sum(a == b for a, b in zip(teacher.answers, student.answers, strict=True))
+    sides = {
+        name: {key: value for key, value in asdict(side).items() if key != "answers"}
+        for name, side in (("teacher", teacher), ("student", student))
+    }
+    return {
+        "agreement": same / len(teacher.answers),
+        "held_out": len(teacher.answers),
+        "held_out_among_training": overlap,
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+        "seconds": round(seconds, 1),
+        **sides,
+    }
+
+
+def _show(console: Console, tickets: list[str], teacher: Side, student: Side, figures: dict[str, Any]) -> None:
+    order = sorted(range(len(tickets)), key=lambda i: teacher.answers[i] == student.answers[i])
+    examples = Table("ticket", "teacher", "student", "", box=None, header_style="bold", pad_edge=False)
+    for i in order[:SHOWN]:
+        same = teacher.answers[i] == student.answers[i]
+        mark = "same" if same else "[red]differs[/red]"
+        examples.add_row(_short(tickets[i]), teacher.answers[i], student.answers[i], mark)
+    console.print(examples)
+    table = Table("", "teacher", "student", box=None, header_style="bold", pad_edge=False)
+    rows = (
+        ("prompt tokens a call", "prompt_tokens", "{:.0f}"),
+        ("answer tokens a call", "completion_tokens", "{:.0f}"),
+        (f"latency p50, {AT_ONCE} at a time", "latency_p50", "{:.3f} s"),
+        ("latency p95", "latency_p95", "{:.3f} s"),
+        ("price of 1,000 calls", "price_per_1000", "${:.3f}"),
+    )
+    for label, name, form in rows:
+        table.add_row(label, form.format(getattr(teacher, name)), form.format(getattr(student, name)))
+    console.print(table)
+    console.print("   The scripted teacher answers at once; its latency says nothing about a real one.", style="dim")
+    console.print("   Prices are assumptions: set your own in stillroom.toml.", style="dim")
+    share, count = figures["agreement"], figures["held_out"]
+    console.print(
+        f"[bold]Agreement: {share:.1%}[/bold] ({round(share * count)} of {count} answers are the same, letter for letter; "
+        f"{figures['held_out_among_training']} of these tickets were trained on). "
+        f"The whole loop took {figures['seconds']:.0f} s."
+    )
+
+
+def _closing_words(console: Console, asked: Demo, url: str) -> None:
+    if asked.exit:
+        return
+    stillroom = "stillroom" if shutil.which("stillroom") else str(Path(sys.executable).with_name("stillroom"))
+    console.print(
+        f"\nThe server stays up at [bold]{url}[/bold] until you press Ctrl-C. In another terminal:\n"
+        f'   eval "$({stillroom} env --shell --data {asked.data})"    # points the openai package here\n'
+        f"   {stillroom} chat {DEPLOYMENT} --data {asked.data} --system '...' 'My invoice is wrong!'\n"
+        f"   {stillroom} completions list --metadata app=ticket-triage --data {asked.data}"
+    )
+
+
+def _curve(losses: list[float]) -> str:
+    """The loss at five points of the run."""
+    last = len(losses) - 1
+    return " → ".join(f"{losses[last * i // 4]:.3f}" for i in range(5))
+
+
+def _short(ticket: str) -> str:
+    line = " ".join(ticket.split())
+    return line if len(line) <= LETTERS else line[: LETTERS - 1] + "…"

@@ -220,6 +220,13 @@ def _optional_text(body: Mapping[str, Any], name: str) -> str | None:
     return value or None
 
 
+def _optional_object(body: Mapping[str, Any], name: str, param: str) -> dict[str, Any]:
+    value = body.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise InvalidRequest(f"Invalid type for '{param}': expected an object.", param=param, code="invalid_type")
+    return value or {}
+
+
 def _hyperparameters(body: Mapping[str, Any]) -> Hyperparameters:
     method = body.get("method") or {"type": "supervised"}
     if not isinstance(method, dict) or method.get("type", "supervised") not in KNOWN_METHODS:
@@ -227,8 +234,11 @@ def _hyperparameters(body: Mapping[str, Any]) -> Hyperparameters:
     kind = method.get("type", "supervised")
     if kind != "supervised":
         raise InvalidRequest(f"The method '{kind}' is not supported; use 'supervised'.", param="method.type")
-    inner = (method.get(kind) or {}).get("hyperparameters") or {}
-    given = {**(body.get("hyperparameters") or {}), **inner}
+    inner = _optional_object(method, kind, f"method.{kind}")
+    given = {
+        **_optional_object(body, "hyperparameters", "hyperparameters"),
+        **_optional_object(inner, "hyperparameters", "hyperparameters"),
+    }
     if unknown := sorted(set(given) - set(Hyperparameters.__struct_fields__)):
         raise InvalidRequest(
             f"Unknown hyperparameter '{unknown[0]}'; known are {', '.join(Hyperparameters.__struct_fields__)}.",

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from stillroom.api import azure, chat_completions, identity, routes
+from stillroom.api import azure, chat_completions, identity, openapi, routes
 from stillroom.api.errors import UnknownPath, WrongMethod, reply_for
 from stillroom.api.wire import (
     Call,
@@ -38,6 +38,7 @@ from stillroom.errors import StillroomError
 
 log = logging.getLogger(__name__)
 
+DESCRIPTION = routes.Route("GET", "stillroom/openapi.json", openapi.describe)
 WELCOME = """stillroom is running.
 
 The API is at /v1 (OpenAI) and /openai (Azure OpenAI). `stillroom env --shell` prints what to export.
@@ -90,12 +91,13 @@ class _Exchange:
         elif segments[0].lower() == "subscriptions":
             await self._operate(Location(dialect=Dialect.ARM, segments=segments), routes.ARM)
         elif segments == ("msi", "token"):
-            await self._operate(Location(dialect=Dialect.AZURE, segments=segments, versioned=True), routes.IDENTITY)
+            # As the resource manager, it takes any api-version: azure-identity sends one of its own.
+            await self._operate(Location(dialect=Dialect.ARM, segments=segments), routes.IDENTITY)
         else:
             location = azure.locate(segments)
             if location is None:
                 raise UnknownPath(f"Unknown request URL: {self._scope['method']} {self._scope['path']}.")
-            own = routes.OWN if location.dialect is Dialect.OPENAI else ()
+            own = (*routes.OWN, DESCRIPTION) if location.dialect is Dialect.OPENAI else ()
             await self._operate(location, (*routes.BOTH_DIALECTS, *own))
 
     async def _operate(self, location: Location, table: tuple[routes.Route, ...]) -> None:

@@ -26,11 +26,11 @@ CHECKPOINT_PREFIXES = ("ftckpt_", "ftckpt-", "ftchkpt-")
 async def put_deployment(call: Call) -> Reply:
     """Create or change a deployment."""
     body = call.json()
-    properties = body.get("properties") or {}
-    model = properties.get("model") or {}
-    if not isinstance(model, dict) or not isinstance(model.get("name"), str) or not model["name"]:
+    extra = _kept(body)
+    properties = _object(body, "properties")
+    model = _object(properties, "model")
+    if not isinstance(model.get("name"), str) or not model["name"]:
         raise InvalidRequest("The deployment needs 'properties.model.name'.", param="properties.model.name")
-    extra = {name: body[name] for name in KEPT if name in body}
     extra["properties"] = {name: properties[name] for name in KEPT_PROPERTIES if name in properties}
     extra["model"] = model
     name = await asyncio.to_thread(_model_name, call, model["name"])
@@ -54,7 +54,7 @@ async def patch_deployment(call: Call) -> Reply:
     body = call.json()
     name = call.parameters["deployment"]
     old = await call.platform.deployments.get(call.project, name)
-    extra = {**old.extra, **{key: body[key] for key in KEPT if key in body}}
+    extra = {**old.extra, **_kept(body)}
     changed = await call.platform.writer.write_soon(
         lambda c: catalog.put_deployment(c, call.project, name, model=old.model, state=old.state, extra=extra)
     )
@@ -92,12 +92,12 @@ def list_keys(call: Call) -> Reply:
 
 def list_models(call: Call) -> Reply:
     """List the models that can be deployed or fine-tuned."""
-    settings = call.platform.settings
-    with call.platform.database.read() as connection:
-        tuned = catalog.list_models(connection, call.project)
-    items = [_model(name, base=None, trainable=name not in settings.teachers) for name in _base_names(call)]
-    items += [_model(model.azure_name, base=model.base, trainable=True) for model in tuned]
-    return Reply(body={"value": items})
+    return Reply(body={"value": _models(call)})
+
+
+def list_location_models(call: Call) -> Reply:
+    """List the same models as a location has them: one level deeper."""
+    return Reply(body={"value": [{"kind": "OpenAI", "skuName": "S0", "model": model} for model in _models(call)]})
 
 
 def list_usages(call: Call) -> Reply:
@@ -106,6 +106,25 @@ def list_usages(call: Call) -> Reply:
         count = len(catalog.list_deployments(connection, call.project))
     name = {"value": "OpenAI.Standard.Deployments", "localizedValue": "Deployments"}
     return Reply(body={"value": [{"name": name, "unit": "Count", "limit": 1_000_000.0, "currentValue": float(count)}]})
+
+
+def _kept(body: dict[str, Any]) -> dict[str, Any]:
+    return {name: _object(body, name) for name in KEPT if body.get(name) is not None}
+
+
+def _object(body: dict[str, Any], name: str) -> dict[str, Any]:
+    value = body.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise InvalidRequest(f"Invalid type for '{name}': expected an object.", param=name, code="invalid_type")
+    return value or {}
+
+
+def _models(call: Call) -> list[dict[str, Any]]:
+    settings = call.platform.settings
+    with call.platform.database.read() as connection:
+        tuned = catalog.list_models(connection, call.project)
+    items = [_model(name, base=None, trainable=name not in settings.teachers) for name in _base_names(call)]
+    return items + [_model(model.azure_name, base=model.base, trainable=True) for model in tuned]
 
 
 def _base_names(call: Call) -> list[str]:

@@ -79,7 +79,8 @@ def status_of(error: StillroomError) -> int:
 def _headers(error: StillroomError, status: int) -> dict[str, str]:
     if isinstance(error, errors.TeacherRefused):
         refused_key = error.details["status"] in KEYS_ARE_OURS
-        return {**error.details["headers"], **(NEVER_RETRY if refused_key else {})}
+        later = {"retry-after": RETRY_AFTER_SECONDS} if status == 429 else {}
+        return {**later, **error.details["headers"], **(NEVER_RETRY if refused_key else {})}
     if status in (409, 501, 507) or type(error) is StillroomError:
         return NEVER_RETRY
     return {"retry-after": RETRY_AFTER_SECONDS} if status in (429, 503) else {}

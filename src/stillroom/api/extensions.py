@@ -8,10 +8,13 @@ import msgspec
 
 from stillroom import billing, chat, ids
 from stillroom.api import files as files_api
-from stillroom.api.wire import Call, Reply
+from stillroom.api.wire import Call, Reply, whole_number
 from stillroom.completions import table
 from stillroom.datasets import selection
 from stillroom.errors import InvalidRequest
+
+
+Seconds = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]  # what a database column can be compared with
 
 
 class SelectionFilter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -19,8 +22,8 @@ class SelectionFilter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     model: str | None = None
     metadata: dict[str, str] = {}
-    created_after: int | None = None
-    created_before: int | None = None
+    created_after: Seconds | None = None
+    created_before: Seconds | None = None
 
 
 class SelectionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -97,10 +100,11 @@ def revoke_key(call: Call) -> Reply:
 
 def usage(call: Call) -> Reply:
     """What was used and what it cost, by kind and model, since `since` (seconds since the epoch)."""
-    since = call.query.get("since", "0")
-    if not since.isdigit():
-        raise InvalidRequest(f"Invalid 'since': {since!r}. Expected seconds since the epoch.", param="since")
-    totals = billing.totals(call.platform.database, call.project, int(since[:12]))
+    text = call.query.get("since", "0")
+    since = whole_number(text)
+    if since is None:
+        raise InvalidRequest(f"Invalid 'since': {text[:40]!r}. Expected seconds since the epoch.", param="since")
+    totals = billing.totals(call.platform.database, call.project, since)
     data = [{"object": "stillroom.usage", **msgspec.to_builtins(total)} for total in totals]
     return Reply(body={"object": "list", "data": data, "has_more": False})
 

@@ -9,9 +9,9 @@ from typing import Any
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from stillroom.api.wire import PIECE, Call, Dialect, Reply, stream_body
+from stillroom.api.wire import PIECE, Call, Dialect, Reply, stream_body, whole_number
 from stillroom.datasets.files import EXPIRY_SECONDS, File
-from stillroom.errors import InvalidRequest
+from stillroom.errors import InvalidRequest, TooLarge
 
 PAGE, LARGEST_PAGE = 10_000, 10_000
 FORM_OVERHEAD = 1024 * 1024  # bytes a form may have besides its file
@@ -28,6 +28,9 @@ async def create(call: Call) -> Reply:
             raise InvalidRequest(
                 "Missing required parameter: 'purpose'.", param="purpose", code="missing_required_parameter"
             )
+        most = call.platform.settings.gateway.file_bytes
+        if (upload.size or 0) > most:
+            raise TooLarge(f"The file is larger than the {most} bytes allowed.", param="file")
         file = await asyncio.to_thread(
             call.platform.files.create,
             call.project,
@@ -116,8 +119,9 @@ def _expiry(form: FormData) -> int | None:
     least, most = EXPIRY_SECONDS
     if form.get("expires_after[anchor]", "created_at") != "created_at":
         raise InvalidRequest("'expires_after[anchor]' must be 'created_at'.", param="expires_after[anchor]")
-    if not isinstance(text, str) or not text.isdigit() or not least <= int(text[:9]) <= most:
+    seconds = whole_number(text) if isinstance(text, str) else None
+    if seconds is None or not least <= seconds <= most:
         raise InvalidRequest(
             f"'expires_after[seconds]' must be a whole number from {least} to {most}.", param="expires_after[seconds]"
         )
-    return int(text)
+    return seconds

@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 HEADER_SECONDS = 5.0
 BODY_CHECK_SECONDS = 10.0
 BODY_BYTES = 1024  # at least so many between two checks
+GOODBYE_SECONDS = 1.0  # for an idle TLS client to say goodbye when the server stops
 HEADERS = 100
 HEADER_BYTES = 64 * 1024
 
@@ -58,6 +59,12 @@ class PatientNoMore(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._stop_waiting()
         super().on_message_complete()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        # Closing TLS waits half a minute for a goodbye that an idle client does not send.
+        if self.transport.is_closing():
+            self.loop.call_later(GOODBYE_SECONDS, self.transport.abort)
 
     def _count(self, size: int) -> None:
         self._header_bytes += size

@@ -74,7 +74,7 @@ ARM = (
     Route("POST", f"{_ACCOUNT}/listKeys", arm.list_keys),
     Route("GET", f"{_ACCOUNT}/models", arm.list_models),
     Route("GET", f"{_ACCOUNT}/usages", arm.list_usages),
-    Route("GET", f"{_LOCATION}/models", arm.list_models),
+    Route("GET", f"{_LOCATION}/models", arm.list_location_models),
     Route("GET", f"{_LOCATION}/usages", arm.list_usages),
 )
 

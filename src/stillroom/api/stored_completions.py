@@ -104,8 +104,14 @@ def shown(stored: table.StoredCompletion) -> dict[str, Any]:
 def _message(completion_id: str, index: int, message: dict[str, Any]) -> dict[str, Any]:
     content = message.get("content")
     parts = content if isinstance(content, list) else None
-    text = "".join(p.get("text") or "" for p in parts if p.get("type") == "text") if parts is not None else content
+    text = content if parts is None else "".join(map(_text_of, parts))
     return {**message, "id": f"{completion_id}-{index}", "content": text, "content_parts": parts}
+
+
+def _text_of(part: Any) -> str:
+    """A content part's text; empty for an image, and for whatever shape a caller has sent instead."""
+    text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
+    return text if isinstance(text, str) else ""
 
 
 def _list(data: list[dict[str, Any]], more: bool) -> dict[str, Any]:

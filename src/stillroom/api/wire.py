@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 PIECE = 256 * 1024
 METADATA_FILTER = "metadata["
+WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")  # what int() takes besides, such as "²" or " 1", is no number here
 
 
 class Dialect(enum.Enum):
@@ -79,9 +81,12 @@ class Call:
     def limit(self, default: int, most: int) -> int:
         """The page size asked for. Raises InvalidRequest outside 1..most."""
         text = self.query.get("limit", str(default))
-        if not text.isascii() or not text.lstrip("-").isdigit() or not 1 <= int(text[:9]) <= most:
-            raise InvalidRequest(f"Invalid 'limit': {text!r}. Expected a whole number from 1 to {most}.", param="limit")
-        return int(text)
+        number = whole_number(text)
+        if number is None or not 1 <= number <= most:
+            raise InvalidRequest(
+                f"Invalid 'limit': {text[:40]!r}. Expected a whole number from 1 to {most}.", param="limit"
+            )
+        return number
 
     def descending(self, default: str) -> bool:
         """Whether `order` asks for newest first. Raises InvalidRequest for other words."""
@@ -117,6 +122,11 @@ def parse_query(raw: bytes) -> dict[str, str]:
         raise InvalidRequest("The query string is not valid UTF-8 in percent-encoding.") from error
 
 
+def whole_number(text: str) -> int | None:
+    """The number that a few ASCII digits spell; None for any other text."""
+    return int(text) if WHOLE_NUMBER.fullmatch(text) else None
+
+
 def segments_of(raw_path: bytes) -> tuple[str, ...]:
     """The path's segments, split before unquoting, so that `%2F` in a model's name stays one segment."""
     try:
@@ -137,8 +147,7 @@ async def read_body(receive: Receive, headers: Mapping[str, str], most: int) -> 
 
 async def stream_body(receive: Receive, headers: Mapping[str, str], most: int) -> AsyncGenerator[bytes, None]:
     """The request's body as it comes, counted."""
-    declared = headers.get("content-length", "0")
-    if declared.isdigit() and int(declared) > most:
+    if (whole_number(headers.get("content-length", "0")) or 0) > most:
         raise _too_large(most)
     taken = 0
     more = True

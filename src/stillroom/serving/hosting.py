@@ -64,7 +64,7 @@ class Hosting:
 
     async def upstream(self, model: Model, price: Price) -> StudentUpstream:
         """Where the model answers, loaded if it was not. Raises what loading it raises."""
-        loaded = self._loaded.get(model.blob_id)
+        loaded = self._loaded.get(model.openai_name)
         if loaded is None or not self._alive():
             async with self._busy:
                 loaded = await self._load(model, price)
@@ -77,7 +77,7 @@ class Hosting:
     async def unload(self, model: Model) -> None:
         """Frees the model's memory; its next call loads it again."""
         async with self._busy:
-            await self._unload(model.blob_id)
+            await self._unload(model.openai_name)
 
     async def tend(self) -> None:
         """Unloads idle students and counts hosted time, until cancelled."""
@@ -102,12 +102,12 @@ class Hosting:
         if not self._alive():
             await self._stop()
             await self._start()
-        if model.blob_id not in self._loaded:
-            await self._post("/attach", {"name": model.blob_id, "path": str(self._blobs / model.blob)})
+        if model.openai_name not in self._loaded:
+            await self._post("/attach", {"name": model.openai_name, "path": str(self._blobs / model.blob)})
             now = self._clock.monotonic()
-            self._loaded[model.blob_id] = Loaded(model=model, price=price, counted_until=now, last_used=now)
+            self._loaded[model.openai_name] = Loaded(model=model, price=price, counted_until=now, last_used=now)
             log.info("student %s loaded", model.openai_name)
-        return self._loaded[model.blob_id]
+        return self._loaded[model.openai_name]
 
     async def _unload(self, name: str) -> None:
         if name not in self._loaded:

@@ -102,7 +102,7 @@ class Models:
     async def _student(self, model: catalog.Model) -> Target:
         price = self.price_of(model)
         upstream = await self._hosting.upstream(model, price)
-        return Target(upstream=upstream, upstream_model=model.blob_id, price=price, model=model.openai_name)
+        return Target(upstream=upstream, upstream_model=model.openai_name, price=price, model=model.openai_name)
 
     def _warn_of_clash(self, name: str) -> None:
         if name in self._teachers and name not in self._warned:

@@ -647,7 +647,8 @@ def _model_list(model: str) -> JsonObject:
 def _text(content: Any) -> str:
     """A message's text: itself, or its text parts joined; images and sounds have none."""
     if isinstance(content, list):
-        return "".join(part.get("text", "") for part in content if isinstance(part, dict))
+        texts = (part.get("text") for part in content if isinstance(part, dict))
+        return "".join(text for text in texts if isinstance(text, str))
     return content if isinstance(content, str) else ""
 
 

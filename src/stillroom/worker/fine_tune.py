@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -85,7 +86,7 @@ class FineTune:
             "validation_file": str(validation) if self._job.validation_file else None,
             "hyperparameters": self._job.hyperparameters,
             "seed": self._job.seed,
-            "threads": settings.threads,
+            "threads": settings.threads or os.cpu_count() or 1,
             "checkpoint_seconds": settings.checkpoint_seconds,
             "model_name": self._job.openai_name,
         }

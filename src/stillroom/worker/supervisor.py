@@ -75,7 +75,7 @@ class Supervisor:
         try:
             await self._attempt(handler, claim)
         except StaleClaim:
-            log.info("job %s is no longer ours", claim.subject)
+            log.info("job %s is no longer ours: it has ended, or another worker has it", claim.subject)
         except StillroomError as error:
             await self._give_up(handler, claim, error)
         except Exception:

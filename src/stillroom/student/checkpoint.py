@@ -1,0 +1,250 @@
+"""What a training run leaves on disk: model artefacts to serve, resume states to go on from.
+
+Both are folders that appear whole or not at all (temporary name, fsync, rename, fsync) with a manifest
+of sha256 sums. Weights are safetensors, everything else JSON: nothing is ever unpickled.
+
+    checkpoints/step-000375/   config.json, model.safetensors or adapter_model.safetensors, tokenizer,
+                               chat_template.jinja, stillroom.json
+    resume/step-000375/        state.safetensors, state.json, manifest.json
+
+Knows models as things with tensors; does not know how they are trained.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from transformers import PreTrainedModel
+
+from stillroom.errors import BaseModelUnusable
+from stillroom.student.hyperparameters import Training
+from stillroom.student.template import ChatTemplate
+
+MANIFEST = "stillroom.json"
+FORMAT = 1
+CHECKPOINTS_KEPT = 3
+RESUME_STATES_KEPT = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseReference:
+    """Where a base model comes from. No path: the built-in small model."""
+
+    name: str
+    path: str | None
+    revision: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artefact:
+    """What `stillroom.json` says of a model folder."""
+
+    training: Training
+    """FULL: the folder holds all weights. ADAPTER: it needs its base beside it."""
+    model_name: str
+    base: BaseReference
+    hyperparameters: dict[str, Any]
+    step: int
+    end_ids: list[int]
+
+
+def write_artefact(folder: Path, model: nn.Module, template: ChatTemplate, artefact: Artefact) -> None:
+    """A folder that `base_models.open_artefact` opens; an older one of the same name is replaced."""
+
+    def write(to: Path) -> None:
+        assert isinstance(model, PreTrainedModel | PeftModel)
+        model.save_pretrained(str(to))
+        # peft leaves a model card full of blanks.
+        (to / "README.md").unlink(missing_ok=True)
+        template.tokenizer.save_pretrained(str(to))
+        sums = {path.name: _sha256(path) for path in sorted(to.iterdir())}
+        _write_json(to / MANIFEST, {"format": FORMAT, **asdict(artefact), "sha256": sums})
+
+    write_folder(folder, write)
+
+
+def is_artefact(folder: Path) -> bool:
+    """Whether we made this folder."""
+    return (folder / MANIFEST).is_file()
+
+
+def read_artefact(folder: Path) -> Artefact:
+    """The manifest of a model folder, after all its files were compared with their sums."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        sums = dict(manifest["sha256"])
+        artefact = Artefact(
+            training=Training(manifest["training"]),
+            model_name=manifest["model_name"],
+            base=BaseReference(**manifest["base"]),
+            hyperparameters=manifest["hyperparameters"],
+            step=manifest["step"],
+            end_ids=manifest["end_ids"],
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BaseModelUnusable(f"{folder / MANIFEST} cannot be read: {error!r}.", param="model") from error
+    damaged = _damaged(folder, sums)
+    if damaged:
+        raise BaseModelUnusable(f"{folder} is damaged: {damaged} is missing or was changed.", param="model")
+    return artefact
+
+
+def keep_last(folder: Path, count: int) -> None:
+    """Of the step folders in `folder`, only the `count` newest stay."""
+    for old in step_folders(folder)[:-count]:
+        shutil.rmtree(old)
+
+
+def step_folders(folder: Path) -> list[Path]:
+    """Complete step folders, oldest first."""
+    return sorted(folder.glob("step-*")) if folder.is_dir() else []
+
+
+def step_folder(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:06d}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a run is, in the parts that are no tensors."""
+
+    step: int
+    """Optimizer steps done."""
+    fingerprint: str
+    """Of everything that decides the run's weights: a state of another run is never continued."""
+    metrics: dict[str, Any]
+    """The last step's figures, for the next checkpoint's report."""
+
+
+def save_resume_state(folder: Path, model: nn.Module, optimizers: Sequence[Optimizer], progress: Progress) -> None:
+    """All that the rest of the run depends on: trained weights, optimizer, generator, step."""
+    tensors = _model_tensors(model) | _optimizer_tensors(optimizers) | {"rng": torch.get_rng_state()}
+
+    def write(to: Path) -> None:
+        save_file(tensors, to / "state.safetensors")
+        _write_json(to / "state.json", asdict(progress))
+        sums = {path.name: _sha256(path) for path in sorted(to.iterdir())}
+        _write_json(to / "manifest.json", {"format": FORMAT, "sha256": sums})
+
+    write_folder(step_folder(folder, progress.step), write)
+    keep_last(folder, RESUME_STATES_KEPT)
+
+
+def load_resume_state(
+    folder: Path, model: nn.Module, optimizers: Sequence[Optimizer], *, on_damaged: Callable[[Path], None]
+) -> Progress | None:
+    """Puts the newest undamaged state into model and optimizer; None when there is none."""
+    for state in reversed(step_folders(folder)):
+        if not _is_whole(state):
+            on_damaged(state)
+            continue
+        tensors = load_file(state / "state.safetensors")
+        _restore_model(model, tensors)
+        _restore_optimizers(optimizers, tensors)
+        torch.set_rng_state(tensors["rng"])
+        return Progress(**json.loads((state / "state.json").read_text(encoding="utf-8")))
+    return None
+
+
+def _is_whole(state: Path) -> bool:
+    try:
+        sums = json.loads((state / "manifest.json").read_text(encoding="utf-8"))["sha256"]
+        with safetensors.safe_open(state / "state.safetensors", framework="pt"):
+            pass
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError):
+        return False
+    return _damaged(state, sums) is None
+
+
+def _model_tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {
+        f"model.{name}": parameter.detach().cpu().contiguous()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def _restore_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(tensors[f"model.{name}"])
+
+
+def _optimizer_tensors(optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
+    return {
+        f"optimizer.{which}.{index}.{key}": value.detach().cpu().contiguous()
+        for which, optimizer in enumerate(optimizers)
+        for index, values in optimizer.state_dict()["state"].items()
+        for key, value in values.items()
+    }
+
+
+def _restore_optimizers(optimizers: Sequence[Optimizer], tensors: Mapping[str, Tensor]) -> None:
+    for which, optimizer in enumerate(optimizers):
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith(f"optimizer.{which}."):
+                _, _, index, key = name.split(".")
+                state.setdefault(int(index), {})[key] = tensor
+        # The groups are built anew by every run; the rate of each step is computed from its number.
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Fills a folder under another name, so that `folder` is complete as soon as it exists."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    _remove(temporary)
+    temporary.mkdir()
+    write(temporary)
+    for path in temporary.iterdir():
+        _fsync(path)
+    _fsync(temporary)
+    _remove(folder)
+    temporary.rename(folder)
+    _fsync(folder.parent)
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _damaged(folder: Path, sums: Mapping[str, str]) -> str | None:
+    """The first file that is missing or differs from its sum."""
+    for name, expected in sums.items():
+        path = folder / Path(name).name
+        if not path.is_file() or _sha256(path) != expected:
+            return name
+    return None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,121 @@
+"""Hyperparameters as a job states them, and the one rule that turns "auto" into numbers.
+
+Knows counts only: no files, no models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal
+
+from stillroom.errors import InvalidRequest
+from stillroom.student.packing import steps_per_epoch
+
+Auto = Literal["auto"]
+
+
+class Training(StrEnum):
+    """Which weights a job moves."""
+
+    FULL = "full"
+    ADAPTER = "adapter"
+
+
+BASE_LEARNING_RATE = {Training.FULL: 3e-3, Training.ADAPTER: 2e-4}
+"""What a multiplier of 1 means. Full training is for the small students that start from nothing."""
+
+AUTO_STEPS = {Training.FULL: 450, Training.ADAPTER: 150}
+"""Optimizer steps that "auto" epochs give at least; a pretrained base needs fewer."""
+
+AUTO_EPOCHS_AT_LEAST = 2
+AUTO_ONE_EPOCH_STEPS = 2000
+"""From so many steps in an epoch, one pass is enough."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameters:
+    """As the job's owner wrote them."""
+
+    n_epochs: int | Auto = "auto"
+    """Passes over the training file. "auto": as many as give 450 optimizer steps (150 for an adapter), at
+    least two; one when a pass alone has 2,000. So eleven rows get 150 passes and 1,000 rows four."""
+    batch_size: int | Auto = "auto"
+    """Rows in an optimizer step. "auto": 4 below 64 rows, 8 below 5,000, then 16."""
+    learning_rate_multiplier: float | Auto = "auto"
+    """Times the base rate: 3e-3 when all weights are trained, 2e-4 for an adapter. "auto": 1."""
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Hyperparameters:
+        return cls(
+            n_epochs=_whole(values, "n_epochs"),
+            batch_size=_whole(values, "batch_size"),
+            learning_rate_multiplier=_positive(values, "learning_rate_multiplier"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """Numbers a run is made of."""
+
+    n_epochs: int
+    batch_size: int
+    learning_rate_multiplier: float
+    learning_rate: float
+    total_steps: int
+
+
+def resolve(wanted: Hyperparameters, *, num_examples: int, training: Training) -> Resolved:
+    """The numbers for a file of `num_examples` rows."""
+    batch = _auto_batch_size(num_examples) if wanted.batch_size == "auto" else wanted.batch_size
+    batch = min(batch, num_examples)
+    steps = steps_per_epoch(num_examples, batch)
+    epochs = _auto_epochs(steps, training) if wanted.n_epochs == "auto" else wanted.n_epochs
+    multiplier = 1.0 if wanted.learning_rate_multiplier == "auto" else wanted.learning_rate_multiplier
+    return Resolved(
+        n_epochs=epochs,
+        batch_size=batch,
+        learning_rate_multiplier=multiplier,
+        learning_rate=BASE_LEARNING_RATE[training] * multiplier,
+        total_steps=steps * epochs,
+    )
+
+
+def learning_rate_at(step: int, *, total_steps: int, peak: float) -> float:
+    """The rate of step `step` (from 1): 5 % of all steps up, then straight down to zero after the last."""
+    warm_up = max(1, round(0.05 * total_steps))
+    if step <= warm_up:
+        return peak * step / warm_up
+    return peak * (total_steps - step + 1) / (total_steps - warm_up + 1)
+
+
+def _auto_batch_size(num_examples: int) -> int:
+    if num_examples < 64:
+        return 4
+    return 8 if num_examples < 5000 else 16
+
+
+def _auto_epochs(steps: int, training: Training) -> int:
+    if steps >= AUTO_ONE_EPOCH_STEPS:
+        return 1
+    return max(AUTO_EPOCHS_AT_LEAST, -(-AUTO_STEPS[training] // steps))
+
+
+def _whole(values: Mapping[str, Any], name: str) -> int | Auto:
+    value = values.get(name, "auto")
+    if value == "auto":
+        return "auto"
+    # bool is an int to Python; JSON true is no number.
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidRequest(f"'{name}' is {value!r}; it must be \"auto\" or a whole number from 1.", param=name)
+    return value
+
+
+def _positive(values: Mapping[str, Any], name: str) -> float | Auto:
+    value = values.get(name, "auto")
+    if value == "auto":
+        return "auto"
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise InvalidRequest(f"'{name}' is {value!r}; it must be \"auto\" or a number above 0.", param=name)
+    return float(value)

@@ -1,0 +1,248 @@
+"""The loop and its parts: losses, order, checkpoints, resume."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import math
+from array import array
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn import functional
+
+from stillroom.errors import InvalidRequest, InvalidTrainingFile
+from stillroom.student.checkpoint import BaseReference, read_artefact
+from stillroom.student.examples import Row, encode_rows, read_rows
+from stillroom.student.hyperparameters import Hyperparameters, Training, learning_rate_at, resolve
+from stillroom.student.losses import TargetLogits, cross_entropy, shared_prefix
+from stillroom.student.muon import orthogonal
+from stillroom.student.packing import epoch_batches, padded, steps_per_epoch, within_budget
+from stillroom.student.template import Example
+
+from .conftest import open_scratch, trained_run, write_rows
+
+TWO_EPOCHS = Hyperparameters(n_epochs=2, batch_size=4)
+
+
+def test_a_batchs_loss_is_that_of_its_examples_one_by_one(tmp_path: Path, ticket_rows: list[Row]) -> None:
+    student = open_scratch(tmp_path, ticket_rows)
+    examples = encode_rows(ticket_rows[:5], student.template, context_tokens=8192)
+    batch = padded(examples)
+    together = cross_entropy(TargetLogits(student.model)(batch), batch.targets_N)
+
+    losses, correct = [], 0
+    student.model.requires_grad_(False)
+    for example in examples:
+        ids_1T = torch.tensor([list(example.ids)])
+        logits_TV = student.model(input_ids=ids_1T).logits[0]
+        for at in (index for index, trained in enumerate(example.mask) if trained):
+            losses.append(float(functional.cross_entropy(logits_TV[at - 1], ids_1T[0, at])))
+            correct += int(logits_TV[at - 1].argmax()) == example.ids[at]
+    assert float(together.loss.detach()) == pytest.approx(sum(losses) / len(losses), abs=1e-5)
+    assert (together.num_correct, together.num_targets) == (correct, len(losses))
+
+
+def test_head_only_logits_are_those_of_the_whole_model(tmp_path: Path, ticket_rows: list[Row]) -> None:
+    student = open_scratch(tmp_path, ticket_rows)
+    batch = padded(encode_rows(ticket_rows[:3], student.template, context_tokens=8192))
+    whole_NV = student.model(input_ids=batch.ids_BT).logits[batch.rows_N, batch.columns_N]
+    torch.testing.assert_close(TargetLogits(student.model)(batch), whole_NV)
+
+
+def test_gradients_through_a_common_prefix_are_those_of_the_examples_one_by_one(
+    tmp_path: Path, ticket_rows: list[Row]
+) -> None:
+    student = open_scratch(tmp_path, ticket_rows)
+    examples = encode_rows(ticket_rows[:4], student.template, context_tokens=8192)
+    assert shared_prefix(padded(examples)) > 20
+    logits_of = TargetLogits(student.model)
+
+    def gradients(batches: list[list[Example]]) -> dict[str, torch.Tensor]:
+        student.model.zero_grad()
+        num_targets = sum(sum(example.mask) for example in examples)
+        for batch in map(padded, batches):
+            found = cross_entropy(logits_of(batch), batch.targets_N)
+            (found.loss * found.num_targets / num_targets).backward()
+        return {name: each.grad.clone() for name, each in student.model.named_parameters() if each.grad is not None}
+
+    together, alone = gradients([examples]), gradients([[example] for example in examples])
+    for name, gradient in together.items():
+        torch.testing.assert_close(gradient, alone[name], rtol=1e-3, atol=1e-5)
+
+
+def _examples(lengths: list[int]) -> list[Example]:
+    return [Example(ids=array("i", range(size)), mask=bytes([0] * (size - 1) + [1])) for size in lengths]
+
+
+def test_every_example_comes_once_an_epoch_in_an_order_that_seed_and_epoch_decide() -> None:
+    examples = _examples(list(range(2, 45)))
+
+    def order(seed: int, epoch: int) -> list[list[int]]:
+        batches = epoch_batches(examples, batch_size=4, seed=seed, epoch=epoch)
+        return [[len(example.ids) for example in batch] for batch in batches]
+
+    assert sorted(itertools.chain(*order(1, 0))) == list(range(2, 45))
+    assert len(order(1, 0)) == steps_per_epoch(43, 4)
+    assert order(1, 0) == order(1, 0)
+    assert order(1, 0) != order(1, 1) != order(2, 1)
+
+
+def test_large_steps_are_split_into_passes_within_the_token_budget() -> None:
+    passes = within_budget(_examples([9, 30, 10, 10, 200]), max_tokens=60)
+    assert [[len(example.ids) for example in each] for each in passes] == [[200], [30, 10], [10, 9]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "epochs", "batch"), [(11, 150, 4), (100, 35, 8), (1000, 4, 8), (10_000, 2, 16), (40_000, 1, 16)]
+)
+def test_auto_gives_few_rows_many_epochs_and_many_rows_few(rows: int, epochs: int, batch: int) -> None:
+    resolved = resolve(Hyperparameters(), num_examples=rows, training=Training.FULL)
+    assert (resolved.n_epochs, resolved.batch_size) == (epochs, batch)
+    assert resolved.learning_rate_multiplier == 1
+
+
+def test_the_learning_rate_rises_for_a_twentieth_and_falls_to_nothing() -> None:
+    rates = [learning_rate_at(step, total_steps=100, peak=1.0) for step in range(1, 101)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert all(earlier > later for earlier, later in itertools.pairwise(rates[4:]))
+    assert 0 < rates[-1] < 0.02
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"n_epochs": 0}, {"batch_size": True}, {"learning_rate_multiplier": math.inf}, {"n_epochs": "many"}],
+)
+def test_hyperparameters_that_mean_nothing_are_refused_by_name(values: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        Hyperparameters.from_json(values)
+    assert caught.value.param == next(iter(values))
+
+
+def test_muons_update_keeps_directions_and_evens_their_sizes() -> None:
+    torch.manual_seed(0)
+    for shape in ((2, 24, 8), (2, 8, 24)):
+        sizes = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
+        assert float(sizes.min()) > 0.6 and float(sizes.max()) < 1.3
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: Path, ticket_rows: list[Row]) -> None:
+    def weights(name: str, seed: int) -> dict[str, torch.Tensor]:
+        numbers = Hyperparameters(n_epochs=1, batch_size=8)
+        events = trained_run(tmp_path / name, ticket_rows, hyperparameters=numbers, seed=seed)
+        return load_file(Path(events[-1]["path"]) / "model.safetensors")
+
+    first, again, other = weights("first", 5), weights("again", 5), weights("other", 6)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["model.norm.weight"], other["model.norm.weight"])
+
+
+def test_a_run_leaves_events_metrics_and_its_last_three_checkpoints(tmp_path: Path, ticket_rows: list[Row]) -> None:
+    numbers = Hyperparameters(n_epochs=4, batch_size=8, learning_rate_multiplier=0.5)
+    events = trained_run(tmp_path, ticket_rows, hyperparameters=numbers, valid=ticket_rows[:10])
+    started, done = events[0], events[-1]
+    assert started["hyperparameters"] == {"n_epochs": 4, "batch_size": 8, "learning_rate_multiplier": 0.5}
+    assert started["total_steps"] == 12 and started["resumed_from_step"] is None
+
+    steps = [event for event in events if event["type"] == "step"]
+    assert [event["step"] for event in steps] == list(range(1, 13))
+    assert steps[-1]["train_loss"] < steps[0]["train_loss"]
+
+    checkpoints = [event for event in events if event["type"] == "checkpoint"]
+    assert [(event["step"], event["epoch"]) for event in checkpoints] == [(6, 2), (9, 3), (12, 4)]
+    assert all(Path(event["path"]).is_dir() for event in checkpoints)
+    assert done["path"] == checkpoints[-1]["path"]
+    assert checkpoints[-1]["metrics"]["full_valid_loss"] > 0
+
+    rows = list(csv.DictReader(Path(done["metrics_csv"]).read_text().splitlines()))
+    assert [int(row["step"]) for row in rows] == list(range(1, 13))
+    assert rows[0]["train_accuracy"] == rows[0]["train_mean_token_accuracy"]
+    assert [row["full_valid_loss"] != "" for row in rows] == [step % 3 == 0 for step in range(1, 13)]
+
+
+def test_trained_tokens_are_all_tokens_of_all_rows_in_every_epoch(tmp_path: Path, ticket_rows: list[Row]) -> None:
+    events = trained_run(tmp_path, ticket_rows, hyperparameters=TWO_EPOCHS)
+    student = open_scratch(tmp_path, ticket_rows)
+    encoded = encode_rows(ticket_rows, student.template, context_tokens=8192)
+    assert events[-1]["trained_tokens"] == 2 * sum(len(example.ids) for example in encoded)
+
+
+def test_an_adapter_trains_continues_and_leaves_its_base_alone(
+    tmp_path: Path, ticket_rows: list[Row], tiny_base: BaseReference
+) -> None:
+    before = (Path(tiny_base.path or "") / "model.safetensors").read_bytes()
+    fast = Hyperparameters(n_epochs=3, batch_size=4, learning_rate_multiplier=30.0)
+    first = trained_run(tmp_path / "first", ticket_rows, base=tiny_base, hyperparameters=fast)
+    assert first[0]["trainable_parameters"] < first[0]["parameters"]
+    losses = [event["train_loss"] for event in first if event["type"] == "step"]
+    assert losses[-1] < 0.8 * losses[0]
+
+    artefact = read_artefact(Path(first[-1]["path"]))
+    assert artefact.training is Training.ADAPTER and artefact.base == tiny_base
+    assert (Path(first[-1]["path"]) / "adapter_model.safetensors").is_file()
+
+    again = BaseReference(name="ft:first", path=first[-1]["path"], revision=None)
+    second = trained_run(tmp_path / "second", ticket_rows, base=again, hyperparameters=fast)
+    continued = [event["train_loss"] for event in second if event["type"] == "step"]
+    assert continued[0] < 0.9 * losses[0]
+    assert read_artefact(Path(second[-1]["path"])).base == tiny_base
+    assert (Path(tiny_base.path or "") / "model.safetensors").read_bytes() == before
+
+
+def test_a_fine_tune_of_a_scratch_fine_tune_goes_on_with_its_weights_and_tokenizer(
+    tmp_path: Path, ticket_rows: list[Row], trained_folder: Path
+) -> None:
+    base = BaseReference(name="ft:first", path=str(trained_folder), revision=None)
+    events = trained_run(tmp_path, ticket_rows, base=base, hyperparameters=TWO_EPOCHS)
+    assert events[1]["train_loss"] < 3
+    assert read_artefact(Path(events[-1]["path"])).training is Training.FULL
+    names = [folder / "tokenizer.json" for folder in (trained_folder, Path(events[-1]["path"]))]
+    assert names[0].read_bytes() == names[1].read_bytes()
+
+
+def test_rows_survive_a_byte_order_mark_crlf_and_unicode_line_ends(tmp_path: Path) -> None:
+    row = {"messages": [{"role": "user", "content": "a\u2028b\x85c"}, {"role": "assistant", "content": "d"}]}
+    line = json.dumps(row, ensure_ascii=False)
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + f"{line}\r\n\r\n{line}".encode())
+    rows = read_rows(path)
+    assert [each.line for each in rows] == [1, 3]
+    assert rows[0].messages == row["messages"]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{", "Line 2 is not JSON"),
+        ('{"prompt": "x"}', "Line 2 has no list of 'messages'"),
+        ('{"messages": [{"role": "user", "content": "x"}]}', "Line 2 has no assistant message"),
+        (
+            '{"messages": [{"role": "bard", "content": "x"}, {"role": "assistant", "content": "y"}]}',
+            "Line 2: Unknown",
+        ),
+        (
+            '{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]},'
+            ' {"role": "assistant", "content": "y"}]}',
+            "Line 2: .*image",
+        ),
+        (
+            '{"messages": [{"role": "user", "content": "'
+            + "word " * 9000
+            + '"}, {"role": "assistant", "content": "y"}]}',
+            "Line 2 has .* tokens; the model reads at most 8192",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_row_is_said_with_its_line(
+    tmp_path: Path, ticket_rows: list[Row], line: str, words: str
+) -> None:
+    template = open_scratch(tmp_path, ticket_rows).template
+    path = write_rows(tmp_path / "rows.jsonl", [{"messages": ticket_rows[0].messages}])
+    path.write_text(path.read_text() + line)
+    with pytest.raises(InvalidTrainingFile, match=words) as caught:
+        encode_rows(read_rows(path), template, context_tokens=8192)
+    assert caught.value.param == "training_file"
