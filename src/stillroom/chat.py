@@ -20,6 +20,8 @@ METADATA_KEY_LETTERS = 64
 METADATA_VALUE_LETTERS = 512
 DONE = b"[DONE]"
 NOT_FORWARDED = ("store", "metadata")  # ours to honour; the teacher would store, or refuse them
+MOST_TOKENS = 2**31  # an upstream that reports more is not believed
+MOST_PARTS = 4096  # choices, and tool calls in one of them: an index beyond would only take memory
 BYTES_PER_TOKEN = 4  # only for estimates, when a teacher reports no usage
 
 JSON = msgspec.json
@@ -203,21 +205,46 @@ def is_completion(value: Any) -> bool:
 def usage_of(completion: Mapping[str, Any], request: ChatRequest) -> Usage:
     """The usage the upstream reported, or an estimate marked as such."""
     reported = completion.get("usage")
-    if isinstance(reported, dict) and isinstance(reported.get("prompt_tokens"), int):
-        details = reported.get("prompt_tokens_details") or {}
+    prompt_tokens = _count(reported, "prompt_tokens")
+    if isinstance(reported, dict) and prompt_tokens is not None:
+        cached = _count(reported.get("prompt_tokens_details"), "cached_tokens") or 0
         return Usage(
-            prompt_tokens=reported["prompt_tokens"],
-            completion_tokens=reported.get("completion_tokens") or 0,
-            cached_tokens=details.get("cached_tokens") or 0,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=_count(reported, "completion_tokens") or 0,
+            cached_tokens=min(cached, prompt_tokens),
         )
     said = sum(len(JSON.encode(choice.get("message"))) for choice in completion.get("choices") or [])
     asked = len(bytes(request.raw["messages"]))
     return Usage(prompt_tokens=asked // BYTES_PER_TOKEN + 1, completion_tokens=said // BYTES_PER_TOKEN, estimated=True)
 
 
+def _count(usage: Any, name: str) -> int | None:
+    """A number of tokens that an upstream reports; None when it is none that can be billed."""
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_TOKENS else None
+
+
 def replace_id(data: bytes, old: bytes, new: bytes) -> bytes:
     """`data` with the JSON string `old` (quotes included), where it stands as an id, made `new`."""
     return re.sub(rb'("id"\s*:\s*)' + re.escape(old), lambda found: found[1] + new, data, count=0)
+
+
+def is_chunk(value: Any) -> bool:
+    """Whether a parsed event has a chunk's shape, as far as `completion_from_chunks` relies on it."""
+    choices = value.get("choices", []) if isinstance(value, dict) else None
+    return isinstance(choices, list) and all(map(_is_choice, choices))
+
+
+def _is_choice(part: Any) -> bool:
+    if not isinstance(part, dict) or not _is_index(part.get("index", 0)):
+        return False
+    delta = part.get("delta") or {}
+    calls = (delta.get("tool_calls") or []) if isinstance(delta, dict) else None
+    return isinstance(calls, list) and all(isinstance(c, dict) and _is_index(c.get("index", 0)) for c in calls)
+
+
+def _is_index(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_PARTS
 
 
 def completion_from_chunks(chunks: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -250,12 +277,12 @@ def _add_delta(choice: dict[str, Any], part: Mapping[str, Any]) -> None:
         elif name == "tool_calls":
             _add_tool_calls(message.setdefault("tool_calls", []), value or [])
         elif name == "function_call":
-            _add_text(message.setdefault("function_call", {}), value or {})
-        elif isinstance(value, str):
+            _add_text(message.setdefault("function_call", {}), value)
+        elif isinstance(value, str) and isinstance(message.get(name), (str, type(None))):
             message[name] = (message.get(name) or "") + value
         elif value is not None:
             message[name] = value
-    if part.get("logprobs"):
+    if isinstance(part.get("logprobs"), dict):
         _add_logprobs(choice, part["logprobs"])
     choice["finish_reason"] = part.get("finish_reason") or choice["finish_reason"]
 
@@ -267,16 +294,17 @@ def _add_tool_calls(calls: list[dict[str, Any]], deltas: list[dict[str, Any]]) -
             calls.append({"id": None, "type": "function", "function": {"name": "", "arguments": ""}})
         calls[index]["id"] = delta.get("id") or calls[index]["id"]
         calls[index]["type"] = delta.get("type") or calls[index]["type"]
-        _add_text(calls[index]["function"], delta.get("function") or {})
+        _add_text(calls[index]["function"], delta.get("function"))
 
 
-def _add_text(target: dict[str, Any], parts: Mapping[str, Any]) -> None:
-    for name, value in parts.items():
-        target[name] = (target.get(name) or "") + (value or "")
+def _add_text(target: dict[str, Any], parts: Any) -> None:
+    for name, value in parts.items() if isinstance(parts, dict) else ():
+        if isinstance(value, str):
+            target[name] = (target.get(name) or "") + value
 
 
 def _add_logprobs(choice: dict[str, Any], logprobs: Mapping[str, Any]) -> None:
     kept = choice["logprobs"] = choice["logprobs"] or {"content": None, "refusal": None}
     for name in ("content", "refusal"):
-        if logprobs.get(name):
+        if isinstance(logprobs.get(name), list):
             kept[name] = (kept[name] or []) + logprobs[name]

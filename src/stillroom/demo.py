@@ -125,7 +125,8 @@ def _server(asked: Demo, teachers: dict[str, Any]) -> Iterator[tuple[str, str, s
         environment["STILLROOM_TEACHERS"] = json.dumps(teachers)
         environment["STILLROOM_STUDENTS"] = json.dumps({config.SCRATCH: {"price": STUDENT_PRICE}})
     with (folder / "server.log").open("ab") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        # What it announces on standard output has the key in it, which belongs in no log.
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=log)
     try:
         url = _await_server(folder, process)
         yield url, (folder / "admin-key").read_text().strip(), process

@@ -13,7 +13,6 @@ from stillroom.completions import table
 from stillroom.datasets import selection
 from stillroom.errors import InvalidRequest
 
-
 Seconds = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]  # what a database column can be compared with
 
 

@@ -25,6 +25,8 @@ class PatientNoMore(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     _taken = 0
     _header_bytes = 0
+    _in_head = True
+    _head_taken = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -33,6 +35,13 @@ class PatientNoMore(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # The parser tells of a header only when it is whole, and until then keeps all of it.
+        self._head_taken = self._head_taken + len(data) if self._in_head else 0
+        if self._head_taken > HEADER_BYTES + len(data) and not self.transport.is_closing():
+            self.send_400_response("The request's headers are too large.")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -50,6 +59,7 @@ class PatientNoMore(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         self._taken = 0
+        self._in_head = False
         self._wait(BODY_CHECK_SECONDS, self._check_body)
 
     def on_body(self, body: bytes) -> None:
@@ -57,6 +67,7 @@ class PatientNoMore(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._in_head = True
         self._stop_waiting()
         super().on_message_complete()
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import shlex
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stillroom import __version__, demo
 from stillroom import config as configuration
-from stillroom.api import server
 from stillroom.cli import client, completions, distilling, keys, serving
 from stillroom.cli.options import DEFAULT_DATA, Data
 from stillroom.cli.output import note, say
 from stillroom.config import Settings
 from stillroom.telemetry import start_logging
-from stillroom.worker import standalone
+
+if TYPE_CHECKING:
+    from stillroom.api import server
 
 app = typer.Typer(
     name="stillroom",
@@ -52,6 +53,9 @@ def serve(
     config: Config = None,
 ) -> None:
     """Run the server: the API, the students and the fine-tuning jobs."""
+    # Here, because the commands that only talk to a server would take three times as long to start.
+    from stillroom.api import server  # noqa: PLC0415
+
     settings = _settings(config, host=host, port=port, tls_port=tls_port, data=data)
     server.serve(settings, lambda addresses, key: _announce(settings, addresses, key))
 
@@ -59,6 +63,8 @@ def serve(
 @app.command()
 def worker(config: Config = None) -> None:
     """Claim and run fine-tuning jobs beside a server, on the same database and files."""
+    from stillroom.worker import standalone  # noqa: PLC0415 - as above
+
     standalone.work(_settings(config))
 
 

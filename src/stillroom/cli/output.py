@@ -10,9 +10,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
-out = Console(highlight=False, soft_wrap=True)
+PIPE_WIDTH = 10_000  # columns when nobody looks: what reads a pipe wants whole values
+
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -23,7 +25,9 @@ def as_json(value: Any) -> None:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
     """A table, or the sentence that says why there is none."""
-    drawn = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    # The first column is what other commands are given, so it is cut last.
+    first, *others = columns
+    drawn = Table(Column(first, no_wrap=True), *others, box=None, header_style="bold", pad_edge=False)
     for row in rows:
         drawn.add_row(*(escape(str(cell)) for cell in row))
     if drawn.row_count:

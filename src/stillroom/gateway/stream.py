@@ -39,7 +39,7 @@ class Stream:
         self._events = events
         self._chunks: list[dict[str, Any]] = []
         self._first_token = gateway.monotonic()
-        self._their_id: bytes | None = None
+        self._done = DONE_EVENT
         self._our_id = msgspec.json.encode(ids.completion_id(started.number))
 
     async def pump(self, first: bytes, send: Send) -> None:
@@ -49,21 +49,24 @@ class Stream:
         (this is cancelled), the upstream is dropped. What had arrived is kept as incomplete.
         """
         kept = False
+        problem: StillroomError | None = None
         try:
             async with asyncio.timeout_at(self._deadline()):
                 whole = await self._forward(first, send)
                 kept = True
                 await self._settle(Status.COMPLETED if whole else Status.INCOMPLETE)
                 if whole:
-                    await send(DONE_EVENT)
+                    await send(self._done)
         except TimeoutError:
-            await send(error_event(self._gateway.too_slow(self._started.call)))
+            problem = self._gateway.too_slow(self._started.call)
         except StillroomError as error:
-            await send(error_event(error))
+            problem = error
         finally:
             self._answer.close()
             if not kept:
                 self._keep(Status.INCOMPLETE)
+        if problem is not None:  # last, because a caller who has stopped reading keeps us waiting here
+            await send(error_event(problem))
 
     async def _forward(self, first: bytes, send: Send) -> bool:
         """Passes events on until the answer ends; False when the upstream reported an error."""
@@ -71,6 +74,7 @@ class Stream:
         while event is not None:
             payload = data_of(event)
             if payload == chat.DONE:
+                self._done = event
                 return True
             passed, failed = self._take(event, payload)
             if passed:
@@ -101,7 +105,8 @@ class Stream:
 
     def _finished(self) -> bool:
         choices = chat.completion_from_chunks(self._chunks)["choices"]
-        return bool(choices) and all(choice["finish_reason"] for choice in choices)
+        wanted = self._started.call.request.body.get("n") or 1
+        return len(choices) >= wanted and all(choice["finish_reason"] for choice in choices)
 
     def _completion(self) -> dict[str, Any]:
         completion = chat.completion_from_chunks(self._chunks)
@@ -149,14 +154,15 @@ async def split_events(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
     An end of the stream also ends its last event.
     """
-    pending = b""
+    pending, searched = b"", 0
     async for piece in pieces:
         pending += piece
         start = 0
-        for end in EVENT_END.finditer(pending):
+        for end in EVENT_END.finditer(pending, searched):
             yield pending[start : end.end()]
             start = end.end()
         pending = pending[start:]
+        searched = max(0, len(pending) - len(b"\r\n\r\n") + 1)
         if len(pending) > EVENT_BYTES:
             raise TeacherFailed(f"The upstream sent an event of more than {EVENT_BYTES} bytes.")
     if pending.strip():
@@ -175,9 +181,9 @@ def parse_chunk(payload: bytes, name: str) -> dict[str, Any]:
         chunk = msgspec.json.decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise TeacherFailed(f"'{name}' streamed something that is not JSON.") from error
-    if not isinstance(chunk, dict) or not isinstance(chunk.get("choices", []), list):
+    if not chat.is_chunk(chunk):
         raise TeacherFailed(f"'{name}' streamed something that is not a chat completion chunk.")
-    return chunk
+    return dict(chunk)
 
 
 async def _ask(gateway: Gateway, started: Started) -> Answer:

@@ -84,14 +84,20 @@ class Writer:
             with self._engine.begin() as connection:
                 results = [work(connection) for work, _ in group]
         except Exception as error:  # each waiting caller gets it
-            if len(group) > 1:
+            if len(group) > 1 and not _is_locked(error):
                 for one in group:
                     self._commit([one])
-            else:
-                group[0][1].set_exception(_in_our_words(error))
+                return
+            for _, future in group:
+                future.set_exception(_in_our_words(error))
             return
         for (_, future), result in zip(group, results, strict=True):
             future.set_result(result)
+
+
+def _is_locked(error: Exception) -> bool:
+    """Whether another process kept us out: each of a group tried alone would wait as long again."""
+    return isinstance(error, OperationalError) and "locked" in str(error.orig)
 
 
 def _in_our_words(error: Exception) -> Exception:

@@ -17,7 +17,6 @@ from transformers import DynamicCache, PreTrainedModel
 
 from stillroom.student.packing import Batch
 
-
 SHORTEST_SHARED = 16
 """Tokens: below that a second pass through the layers costs more than it saves."""
 

@@ -52,8 +52,7 @@ class Muon(Optimizer):
             state["momentum"] = torch.zeros_like(matrix)
         momentum: Tensor = state["momentum"]
         momentum.lerp_(matrix.grad, 1 - MOMENTUM)
-        nesterov: Tensor = torch.lerp(matrix.grad, momentum, MOMENTUM)
-        return nesterov
+        return torch.lerp(matrix.grad, momentum, MOMENTUM)
 
 
 def orthogonal(matrices_MRC: Tensor) -> Tensor:
@@ -65,7 +64,8 @@ def orthogonal(matrices_MRC: Tensor) -> Tensor:
     for _ in range(ITERATIONS):
         gram_MRR = x_MRC @ x_MRC.mT
         x_MRC = a * x_MRC + (b * gram_MRR + c * gram_MRR @ gram_MRR) @ x_MRC
-    return x_MRC.mT if tall else x_MRC
+    even_MRC: Tensor = x_MRC.mT if tall else x_MRC
+    return even_MRC
 
 
 def _by_shape(matrices: list[Tensor]) -> dict[torch.Size, list[Tensor]]:

@@ -32,15 +32,19 @@ class HttpAnswer:
 
     async def read(self) -> bytes:
         """The whole body. Raises TeacherFailed when it breaks off or is too large."""
-        return b"".join([piece async for piece in self.chunks()])
+        # Some servers send the head at once and the body when it is whole: silence is no fault here.
+        return b"".join([piece async for piece in self._pieces(None)])
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    def chunks(self) -> AsyncIterator[bytes]:
         """The body as it arrives. Raises TeacherFailed when it breaks off, falls silent or grows too large."""
+        return self._pieces(self._limits.idle_seconds)
+
+    async def _pieces(self, idle_seconds: float | None) -> AsyncIterator[bytes]:
         taken = 0
         pieces = self._response.content.iter_any()
         while True:
             try:
-                async with asyncio.timeout(self._limits.idle_seconds):
+                async with asyncio.timeout(idle_seconds):
                     piece = await anext(pieces, None)
             except TimeoutError as error:
                 raise TeacherTimeout(f"The teacher '{self._name}' fell silent in the middle of its answer.") from error

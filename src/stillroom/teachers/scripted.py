@@ -46,6 +46,8 @@ CHUNK = re.compile(r"\s*(?:\w{1,12}|[^\w\s]+)|\s+")
 BYTES_PER_TOKEN = 4
 PART_BYTES = 32
 BLOCK_BYTES = 65_536
+MOST_CHOICES = 128
+MOST_TOKENS = 2**31
 EMBEDDING = struct.Struct("<16f")
 GZIP = 31  # zlib's name for a gzip header and the largest window
 FINGERPRINT = "fp_scripted"
@@ -522,9 +524,9 @@ def _wrong_parameter(resource: str, body: Any) -> str | None:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
         return "messages"
-    counts = ("n", "max_tokens", "max_completion_tokens")
-    given = {name: body[name] for name in counts if body.get(name) is not None}
-    return next((name for name, value in given.items() if not isinstance(value, int) or value < 1), None)
+    most = {"n": MOST_CHOICES, "max_tokens": MOST_TOKENS, "max_completion_tokens": MOST_TOKENS}
+    given = {name: body[name] for name in most if body.get(name) is not None}
+    return next((n for n, value in given.items() if not isinstance(value, int) or not 1 <= value <= most[n]), None)
 
 
 def _refusal(request: web.BaseRequest, status: int, message: str, **details: str) -> web.Response:

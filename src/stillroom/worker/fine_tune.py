@@ -75,7 +75,9 @@ class FineTune:
                 draft = target.with_suffix(".part")
                 shutil.copyfile(self._platform.files.path(self._job.project, file_id), draft)
                 draft.rename(target)
-        (self._folder / "spec.json").write_bytes(msgspec.json.format(msgspec.json.encode(self._spec()), indent=2))
+        draft = self._folder / "spec.part"
+        draft.write_bytes(msgspec.json.format(msgspec.json.encode(self._spec()), indent=2))
+        draft.rename(self._folder / "spec.json")
 
     def _spec(self) -> dict[str, Any]:
         settings = self._platform.settings.training
@@ -84,12 +86,20 @@ class FineTune:
             "base": self._base(),
             "training_file": str(self._folder / "training.jsonl"),
             "validation_file": str(validation) if self._job.validation_file else None,
-            "hyperparameters": self._job.hyperparameters,
+            "hyperparameters": self._asked_hyperparameters(),
             "seed": self._job.seed,
             "threads": settings.threads or os.cpu_count() or 1,
             "checkpoint_seconds": settings.checkpoint_seconds,
             "model_name": self._job.openai_name,
         }
+
+    def _asked_hyperparameters(self) -> Any:
+        """What the job was asked for: once it has started, the job itself has the numbers chosen
+        instead, which a run that goes on would take for another job's."""
+        path = self._folder / "spec.json"
+        if path.exists():
+            return msgspec.json.decode(path.read_bytes())["hyperparameters"]
+        return self._job.hyperparameters
 
     def _base(self) -> dict[str, Any]:
         with self._platform.database.read() as connection:

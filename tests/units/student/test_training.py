@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from stillroom.errors import InvalidRequest, InvalidTrainingFile
-from stillroom.student.checkpoint import BaseReference, read_artefact
+from stillroom.student.checkpoint import BaseReference, read_artefact, step_folders
 from stillroom.student.examples import Row, encode_rows, read_rows
 from stillroom.student.hyperparameters import Hyperparameters, Training, learning_rate_at, resolve
 from stillroom.student.losses import TargetLogits, cross_entropy, shared_prefix
@@ -162,6 +162,20 @@ def test_a_run_leaves_events_metrics_and_its_last_three_checkpoints(tmp_path: Pa
     assert [int(row["step"]) for row in rows] == list(range(1, 13))
     assert rows[0]["train_accuracy"] == rows[0]["train_mean_token_accuracy"]
     assert [row["full_valid_loss"] != "" for row in rows] == [step % 3 == 0 for step in range(1, 13)]
+
+
+def test_a_damaged_resume_state_is_said_and_the_one_before_it_used(tmp_path: Path, ticket_rows: list[Row]) -> None:
+    first = trained_run(tmp_path, ticket_rows, hyperparameters=TWO_EPOCHS)
+    weights = (Path(first[-1]["path"]) / "model.safetensors").read_bytes()
+    newest = step_folders(tmp_path / "resume")[-1] / "state.safetensors"
+    state = bytearray(newest.read_bytes())
+    state[len(state) // 2] ^= 1
+    newest.write_bytes(state)
+
+    again = trained_run(tmp_path, ticket_rows, hyperparameters=TWO_EPOCHS)
+    assert again[0]["type"] == "message" and newest.parent.name in again[0]["message"]
+    assert again[1]["resumed_from_step"] == 6
+    assert (Path(again[-1]["path"]) / "model.safetensors").read_bytes() == weights
 
 
 def test_trained_tokens_are_all_tokens_of_all_rows_in_every_epoch(tmp_path: Path, ticket_rows: list[Row]) -> None:
