@@ -89,9 +89,10 @@ def shown(file: File) -> dict[str, Any]:
         "filename": file.filename,
         "purpose": file.purpose,
         "status": file.status.value,
-        "status_details": file.status_details,
     }
-    return body if file.expires_at is None else {**body, "expires_at": file.expires_at}
+    # These two are left out rather than null: OpenAI's schema has no null for them.
+    optional = {"status_details": file.status_details, "expires_at": file.expires_at}
+    return {**body, **{name: value for name, value in optional.items() if value is not None}}
 
 
 async def _form(call: Call) -> FormData:

@@ -108,7 +108,7 @@ def _event(event: Event) -> dict[str, Any]:
         "level": event.level,
         "message": event.message,
         "type": event.type,
-        "data": event.data,
+        "data": event.data or {},
     }
 
 

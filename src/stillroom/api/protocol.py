@@ -45,7 +45,7 @@ class PatientNoMore(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._header_bytes = 0
+        self._header_bytes = self._head_taken = 0
         self._wait(HEADER_SECONDS, self._give_up)
 
     def on_url(self, url: bytes) -> None:

@@ -105,8 +105,9 @@ class Stream:
 
     def _finished(self) -> bool:
         choices = chat.completion_from_chunks(self._chunks)["choices"]
-        wanted = self._started.call.request.body.get("n") or 1
-        return len(choices) >= wanted and all(choice["finish_reason"] for choice in choices)
+        wanted = self._started.call.request.body.get("n")
+        enough = len(choices) >= (wanted if isinstance(wanted, int) else 1)
+        return bool(choices) and enough and all(choice["finish_reason"] for choice in choices)
 
     def _completion(self) -> dict[str, Any]:
         completion = chat.completion_from_chunks(self._chunks)

@@ -55,8 +55,8 @@ class Hosting:
         self._blobs = blobs
         self._writer = writer
         self._clock = clock
-        self._folder = tempfile.TemporaryDirectory(prefix="stillroom-")
-        self._socket = Path(self._folder.name) / "students.sock"
+        # Not in the data folder: a socket's path has 100 bytes or so at most.
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._session: aiohttp.ClientSession | None = None
         self._loaded: dict[str, Loaded] = {}
@@ -93,7 +93,6 @@ class Hosting:
         """Ends the process."""
         self._count_hours()
         await self._stop()
-        self._folder.cleanup()
 
     def _alive(self) -> bool:
         return self._process is not None and self._process.returncode is None
@@ -121,10 +120,12 @@ class Hosting:
         if find_spec("torch") is None:
             raise MissingExtra("Serving students needs `pip install 'stillroom[students]'` on the server.")
         threads = str(self._settings.threads or os.cpu_count() or 1)
-        arguments = [sys.executable, "-m", MODULE, "--socket", str(self._socket), "--threads", threads]
+        self._folder = tempfile.TemporaryDirectory(prefix="stillroom-")
+        socket = Path(self._folder.name) / "students.sock"
+        arguments = [sys.executable, "-m", MODULE, "--socket", str(socket), "--threads", threads]
         # Standard input is the pipe whose closing ends the process, however we end.
         self._process = await asyncio.create_subprocess_exec(*arguments, stdin=asyncio.subprocess.PIPE)
-        self._session = open_session(self._limits, socket=self._socket)
+        self._session = open_session(self._limits, socket=socket)
         try:
             async with asyncio.timeout(self._settings.start_seconds):
                 while not await self._answers():  # noqa: ASYNC110 - the process can only be asked
@@ -151,8 +152,9 @@ class Hosting:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
             await self._process.wait()
-        self._process = self._session = None
-        self._socket.unlink(missing_ok=True)
+        if self._folder is not None:
+            self._folder.cleanup()
+        self._process = self._session = self._folder = None
 
     async def _post(self, path: str, body: dict[str, str]) -> None:
         assert self._session is not None

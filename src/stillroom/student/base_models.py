@@ -117,6 +117,9 @@ def scratch_config(tokenizer: PreTrainedTokenizerBase) -> Qwen3Config:
         num_key_value_heads=4,
         head_dim=32,
         max_position_embeddings=SCRATCH_CONTEXT_TOKENS,
+        # The usual 0.02 is for models many times as wide: behind a long system prompt, one so narrow
+        # finds nothing to attend to, and its loss stays where it is.
+        initializer_range=0.1,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,

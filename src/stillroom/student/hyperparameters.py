@@ -26,7 +26,7 @@ class Training(StrEnum):
 BASE_LEARNING_RATE = {Training.FULL: 3e-3, Training.ADAPTER: 2e-4}
 """What a multiplier of 1 means. Full training is for the small students that start from nothing."""
 
-AUTO_STEPS = {Training.FULL: 450, Training.ADAPTER: 150}
+AUTO_STEPS = {Training.FULL: 625, Training.ADAPTER: 150}
 """Optimizer steps that "auto" epochs give at least; a pretrained base needs fewer."""
 
 AUTO_EPOCHS_AT_LEAST = 2
@@ -39,8 +39,8 @@ class Hyperparameters:
     """As the job's owner wrote them."""
 
     n_epochs: int | Auto = "auto"
-    """Passes over the training file. "auto": as many as give 450 optimizer steps (150 for an adapter), at
-    least two; one when a pass alone has 2,000. So eleven rows get 150 passes and 1,000 rows four."""
+    """Passes over the training file. "auto": as many as give 625 optimizer steps (150 for an adapter), at
+    least two; one when a pass alone has 2,000. So eleven rows get 209 passes and 1,000 rows five."""
     batch_size: int | Auto = "auto"
     """Rows in an optimizer step. "auto": 4 below 64 rows, 8 below 5,000, then 16."""
     learning_rate_multiplier: float | Auto = "auto"

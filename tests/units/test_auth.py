@@ -1,0 +1,62 @@
+"""Keys are shown once, kept as hashes, and end when they are revoked."""
+
+from __future__ import annotations
+
+import stat
+
+import pytest
+
+from stillroom.assembly import Platform, ensure_admin_key
+from stillroom.auth import REMEMBERED_SECONDS
+from stillroom.errors import AuthenticationFailed, NotFound
+
+
+def test_a_key_opens_its_project_and_nothing_else_does(platform: Platform) -> None:
+    key, secret = platform.keys.create(1, "app")
+    principal = platform.keys.check(secret)
+    assert (principal.project, principal.key_id) == (1, key.id)
+    for wrong in (None, "", secret[:-1], secret + "x", "' OR '1'='1", "\ud800"):
+        with pytest.raises(AuthenticationFailed):
+            platform.keys.check(wrong)
+
+
+def test_the_secret_is_nowhere_in_the_data_folder(platform: Platform) -> None:
+    _, secret = platform.keys.create(1, "app")
+    platform.keys.check(secret)
+    platform.writer.write(lambda connection: None)
+    for path in platform.settings.folder.rglob("*"):
+        if path.is_file():
+            assert secret.encode() not in path.read_bytes()
+
+
+def test_a_refusal_never_repeats_the_key(platform: Platform) -> None:
+    with pytest.raises(AuthenticationFailed) as caught:
+        platform.keys.check("sk-very-secret-key")
+    assert "very" not in caught.value.message
+
+
+def test_a_revoked_key_ends_at_once(platform: Platform) -> None:
+    key, secret = platform.keys.create(1, "app")
+    assert platform.keys.check(secret)
+    assert platform.keys.remembered(secret)
+    platform.keys.revoke(1, key.id)
+    assert platform.keys.remembered(secret) is None
+    with pytest.raises(AuthenticationFailed):
+        platform.keys.check(secret)
+    assert REMEMBERED_SECONDS < 60
+
+
+def test_another_projects_key_cannot_be_revoked(platform: Platform) -> None:
+    key, secret = platform.keys.create(1, "app")
+    with pytest.raises(NotFound):
+        platform.keys.revoke(2, key.id)
+    assert platform.keys.check(secret)
+
+
+def test_the_admin_key_is_made_once_and_only_its_owner_can_read_it(platform: Platform) -> None:
+    secret = ensure_admin_key(platform)
+    path = platform.settings.folder / "admin-key"
+    assert secret is not None
+    assert path.read_text().strip() == secret
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert ensure_admin_key(platform) is None
