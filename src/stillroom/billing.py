@@ -40,6 +40,9 @@ ledger = Table(
 )
 
 
+_INSERT = insert(ledger)
+
+
 class Kind(enum.StrEnum):
     """What a ledger row counts."""
 
@@ -68,9 +71,7 @@ class Entry:
 def record(connection: Connection, entry: Entry, price: Price) -> None:
     """Writes the entry with its cost at `price`, inside the caller's transaction."""
     values = {name: getattr(entry, name) for name in entry.__dataclass_fields__}
-    connection.execute(
-        insert(ledger).values(**values, created_at=int(time.time()), cost_picousd=cost_picousd(entry, price))
-    )
+    connection.execute(_INSERT, {**values, "created_at": int(time.time()), "cost_picousd": cost_picousd(entry, price)})
 
 
 def cost_picousd(entry: Entry, price: Price) -> int:

@@ -24,6 +24,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    bindparam,
     delete,
     insert,
     or_,
@@ -66,6 +67,16 @@ deployments = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     UniqueConstraint("project", "name"),
+)
+
+
+# Every chat looks a name up: built once, because building a statement costs more than running it.
+_FIND_DEPLOYMENT = select(deployments).where(
+    deployments.c.project == bindparam("of"), deployments.c.name == bindparam("called")
+)
+_FIND_MODEL = select(models).where(
+    models.c.project == bindparam("of"),
+    or_(models.c.openai_name == bindparam("name"), models.c.azure_name == bindparam("name")),
 )
 
 
@@ -125,8 +136,7 @@ def add_model(
 
 def find_model(connection: Connection, project: int, name: str) -> Model | None:
     """The model of that name in either form; None when there is none."""
-    named = or_(models.c.openai_name == name, models.c.azure_name == name)
-    row = connection.execute(select(models).where(models.c.project == project, named)).mappings().first()
+    row = connection.execute(_FIND_MODEL, {"of": project, "name": name}).mappings().first()
     return Model(**row) if row else None
 
 
@@ -178,8 +188,7 @@ def set_deployment_state(
 
 
 def find_deployment(connection: Connection, project: int, name: str) -> Deployment | None:
-    query = select(deployments).where(deployments.c.project == project, deployments.c.name == name)
-    row = connection.execute(query).mappings().first()
+    row = connection.execute(_FIND_DEPLOYMENT, {"of": project, "called": name}).mappings().first()
     return _deployment(row) if row else None
 
 

@@ -315,14 +315,14 @@ def test_a_dripping_answer_is_cut_by_the_total_time(hasty: Server, wise: Scripte
     assert TOTAL_SECONDS <= time.monotonic() - began < TOTAL_SECONDS + 1.5
 
 
-def test_a_stream_whose_headers_come_but_no_event_is_cut_by_the_total_time(
+def test_a_stream_whose_headers_come_but_no_event_is_504_too(
     hasty: Server, wise: ScriptedTeacher
 ) -> None:
     wise.script(Hang(seconds=20, after_chunks=0))
     began = time.monotonic()
     answer = ask(hasty, stream=True)
     assert answer.status == 504
-    assert time.monotonic() - began < TOTAL_SECONDS + 1.5
+    assert time.monotonic() - began < FIRST_TOKEN_SECONDS + 1.5
 
 
 def test_a_stream_that_takes_too_long_ends_with_an_error_and_is_kept_as_incomplete(
@@ -555,7 +555,7 @@ def test_two_hundred_callers_who_leave_leave_nothing_behind(hasty: Server, slow:
         before = descriptors(hasty.pid)
         list(pool.map(leave, range(200)))
     wait_for(lambda: _settled(hasty), seconds=10)
-    assert descriptors(hasty.pid) <= before + 5
+    assert descriptors(hasty.pid) < before + 40, "connections kept for reuse, but not one a caller"
     assert all(kept.get("status") == "incomplete" for kept in stored(hasty, of="crowd"))
     assert "Traceback" not in hasty.log.read_text()
     assert "never retrieved" not in hasty.log.read_text()

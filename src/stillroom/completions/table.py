@@ -34,7 +34,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    and_,
+    bindparam,
     delete,
     exists,
     insert,
@@ -102,6 +102,29 @@ completion_metadata = Table(
     Column("completion", ForeignKey("completions.number"), primary_key=True),
     Index("ix_completion_metadata_completion", "completion"),
     sqlite_with_rowid=False,
+)
+
+
+# What every stored call runs is built once: building a statement costs more than running it.
+_INSERT = insert(completions)
+_INSERT_METADATA = insert(completion_metadata)
+_INSERT_PREFIX = insert(prefixes).returning(prefixes.c.id)
+_INSERT_PAIR = insert(metadata_pairs).returning(metadata_pairs.c.id)
+_REFER = (
+    update(prefixes)
+    .where(prefixes.c.project == bindparam("of"), prefixes.c.hash == bindparam("to"))
+    .values({prefixes.c.references: prefixes.c.references + 1})
+    .returning(prefixes.c.id)
+)
+_COUNT_PAIR = (
+    update(metadata_pairs)
+    .where(
+        metadata_pairs.c.project == bindparam("of"),
+        metadata_pairs.c.key == bindparam("named"),
+        metadata_pairs.c.value == bindparam("as"),
+    )
+    .values({metadata_pairs.c.count: metadata_pairs.c.count + 1})
+    .returning(metadata_pairs.c.id)
 )
 
 
@@ -193,7 +216,7 @@ def add(connection: Connection, new: NewCompletion, packed: Packed) -> None:
         "metadata": _encode_metadata(new.metadata),
         "body": packed.body,
     }
-    connection.execute(insert(completions).values(**values))
+    connection.execute(_INSERT, values)
     _index_metadata(connection, new.project, new.number, new.metadata)
 
 
@@ -254,25 +277,20 @@ def remove(connection: Connection, project: int, number: int) -> bool:
 
 
 def _refer_to_prefix(connection: Connection, project: int, packed: Packed) -> int:
-    same = and_(prefixes.c.project == project, prefixes.c.hash == packed.prefix_hash)
-    count = {prefixes.c.references: prefixes.c.references + 1}
-    found = connection.execute(update(prefixes).where(same).values(count).returning(prefixes.c.id)).scalar()
+    found = connection.execute(_REFER, {"of": project, "to": packed.prefix_hash}).scalar()
     if found is None:
         row = {"project": project, "hash": packed.prefix_hash, "body": packed.prefix_body, "references": 1}
-        found = connection.execute(insert(prefixes).values(row).returning(prefixes.c.id)).scalar_one()
+        found = connection.execute(_INSERT_PREFIX, row).scalar_one()
     return int(found)
 
 
 def _index_metadata(connection: Connection, project: int, number: int, pairs: Mapping[str, str]) -> None:
     for key, value in pairs.items():
-        same = (metadata_pairs.c.project == project, metadata_pairs.c.key == key, metadata_pairs.c.value == value)
-        count = {metadata_pairs.c.count: metadata_pairs.c.count + 1}
-        statement = update(metadata_pairs).where(*same).values(count).returning(metadata_pairs.c.id)
-        pair = connection.execute(statement).scalar()
+        pair = connection.execute(_COUNT_PAIR, {"of": project, "named": key, "as": value}).scalar()
         if pair is None:
             row = {"project": project, "key": key, "value": value, "count": 1}
-            pair = connection.execute(insert(metadata_pairs).values(row).returning(metadata_pairs.c.id)).scalar_one()
-        connection.execute(insert(completion_metadata).values(pair=pair, completion=number))
+            pair = connection.execute(_INSERT_PAIR, row).scalar_one()
+        connection.execute(_INSERT_METADATA, {"pair": pair, "completion": number})
 
 
 def _unindex_metadata(connection: Connection, number: int) -> None:

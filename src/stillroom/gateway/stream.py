@@ -8,8 +8,10 @@ ask; and `[DONE]` is held back until the answer is stored, because to the caller
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 import msgspec
@@ -17,7 +19,7 @@ import msgspec
 from stillroom import chat, ids
 from stillroom.chat import Answer
 from stillroom.completions.table import Status
-from stillroom.errors import StillroomError, TeacherFailed, TeacherRefused
+from stillroom.errors import StillroomError, TeacherFailed, TeacherRefused, TeacherTimeout
 from stillroom.gateway.ask import ask, passed_headers
 from stillroom.gateway.complete import Call, Gateway, Started
 
@@ -49,6 +51,7 @@ class Stream:
         (this is cancelled), the upstream is dropped. What had arrived is kept as incomplete.
         """
         kept = False
+        keeping: Future[None] | None = None
         problem: StillroomError | None = None
         try:
             async with asyncio.timeout_at(self._deadline()):
@@ -64,7 +67,10 @@ class Stream:
         finally:
             self._answer.close()
             if not kept:
-                self._keep(Status.INCOMPLETE)
+                keeping = self._keep(Status.INCOMPLETE)
+        if keeping is not None:  # who has been told sees the row
+            with contextlib.suppress(StillroomError):
+                await asyncio.shield(asyncio.wrap_future(keeping))
         if problem is not None:  # last, because a caller who has stopped reading keeps us waiting here
             await send(error_event(problem))
 
@@ -118,8 +124,8 @@ class Stream:
     async def _settle(self, status: Status) -> None:
         await self._gateway.settle(self._started, self._completion(), status, self._first_token)
 
-    def _keep(self, status: Status) -> None:
-        self._gateway.keep(self._started, self._completion(), status, self._first_token)
+    def _keep(self, status: Status) -> Future[None] | None:
+        return self._gateway.keep(self._started, self._completion(), status, self._first_token)
 
     def _deadline(self) -> float:
         spent = self._gateway.monotonic() - self._started.monotonic
@@ -132,16 +138,26 @@ async def open_stream(gateway: Gateway, call: Call) -> tuple[Stream, bytes]:
     answer = await _ask(gateway, started)
     try:
         events = split_events(answer.chunks())
-        first = await anext(events, None)
-        while first is not None and not data_of(first):
-            first = await anext(events, None)
-        if first is None:
-            raise TeacherFailed(f"'{call.name}' answered with an empty stream.")
-        _check_first(data_of(first), call.name)
+        first = await _first_event(events, gateway, call)
     except BaseException:
         answer.close()
         raise
     return Stream(gateway, started, answer, events), first
+
+
+async def _first_event(events: AsyncIterator[bytes], gateway: Gateway, call: Call) -> bytes:
+    try:
+        # A teacher may send its headers, and comments, long before its answer begins.
+        async with asyncio.timeout(gateway.limits.first_token_seconds):
+            first = await anext(events, None)
+            while first is not None and not data_of(first):
+                first = await anext(events, None)
+    except TimeoutError as error:
+        raise TeacherTimeout(f"The teacher '{call.name}' did not begin its answer in time.") from error
+    if first is None:
+        raise TeacherFailed(f"'{call.name}' answered with an empty stream.")
+    _check_first(data_of(first), call.name)
+    return first
 
 
 def error_event(error: StillroomError) -> bytes:

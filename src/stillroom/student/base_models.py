@@ -140,6 +140,10 @@ def _open_scratch(reference: BaseReference, texts: Callable[[], Iterable[str]], 
         write_folder(tokenizer_folder, lambda to: made.save_pretrained(str(to)))
     tokenizer = _tokenizer_of(tokenizer_folder)
     model = Qwen3ForCausalLM(scratch_config(tokenizer))
+    # transformers draws embeddings with deviation 0.02. At that size the first layers drown which word is which,
+    # and behind a long system prompt some seeds never leave the plateau of guessing every field.
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(model.config.hidden_size**-0.5 / model.config.initializer_range)
     return Student(
         model=model.to(best_device()),
         template=ChatTemplate(tokenizer, end_ids=[tokenizer.eos_token_id], name=SCRATCH_SMALL),

@@ -1,0 +1,373 @@
+"""What the database must keep to: its schema, its query plans, its words, its counts."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, Engine, event, func, select, text
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.sql import ClauseElement
+
+from stillroom import auth, billing, catalog, fine_tuning, ids, jobs
+from stillroom.assembly import Platform, ensure_admin_key, open_platform
+from stillroom.billing import Entry, Kind
+from stillroom.catalog import DeploymentState
+from stillroom.completions import table
+from stillroom.completions.table import Filter, NewCompletion, Status
+from stillroom.config import Price, Settings
+from stillroom.store.tables import metadata
+from tests.support import example_lines
+
+PROJECT = auth.DEFAULT_PROJECT
+NUMBERS = ids.OrderedNumbers()
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> Iterator[Platform]:
+    opened = open_platform(Settings(data=str(tmp_path / "data")))
+    yield opened
+    opened.close()
+
+
+def add(platform: Platform, *, text: str = "hi", system: str = "be brief", model: str = "gpt-4o", **pairs: str) -> int:
+    """Stores one completion; gives its number."""
+    new = NewCompletion(
+        number=NUMBERS.mint(),
+        project=PROJECT,
+        created_at=1,
+        model=model,
+        status=Status.COMPLETED,
+        request={"messages": [{"role": "system", "content": system}, {"role": "user", "content": text}]},
+        response={"choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}]},
+        metadata=pairs,
+        prompt_tokens=1,
+        completion_tokens=1,
+        first_token_ms=1,
+        latency_ms=1,
+    )
+    platform.writer.write(lambda connection: table.add(connection, new, table.pack(new.request, new.response)))
+    return new.number
+
+
+# --- schema ---------------------------------------------------------------------------------------------
+
+
+def test_the_migrated_schema_is_the_tables_own(platform: Platform) -> None:
+    with platform.database.read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+
+
+def test_migrating_twice_changes_nothing(platform: Platform) -> None:
+    number = add(platform)
+    platform.database.migrate()
+    with platform.database.read() as connection:
+        assert table.get(connection, PROJECT, number) is not None
+
+
+def test_every_row_of_every_table_belongs_to_a_project(platform: Platform) -> None:
+    """Of a project itself, or of a row that does."""
+    through_another = {"projects", "completion_metadata", "fine_tuning_events", "fine_tuning_checkpoints"}
+    assert {name for name, each in metadata.tables.items() if "project" not in each.c} == through_another
+
+
+# --- plans ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def executed() -> Iterator[list[tuple[str, Any]]]:
+    """The SQL of the statements that run meanwhile, with their parameters."""
+    seen: list[tuple[str, Any]] = []
+
+    def note(_c: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
+        seen.append((statement, parameters))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield seen
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+
+def plan(platform: Platform, statement: str, parameters: Any) -> list[str]:
+    with platform.database.read() as connection:
+        return [row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+
+
+def plans(platform: Platform, work: Callable[[Connection], object]) -> list[list[str]]:
+    """The plan of each SELECT that the work runs."""
+    with executed() as seen, platform.database.read() as connection:
+        work(connection)
+    return [plan(platform, statement, parameters) for statement, parameters in seen if statement.startswith("SELECT")]
+
+
+def page(chosen: Filter, *, after: int | None = None, descending: bool = False) -> Callable[[Connection], object]:
+    return lambda c: table.page(c, PROJECT, chosen, after=after, descending=descending, limit=21)
+
+
+BY_PROJECT = "SEARCH completions USING COVERING INDEX ix_completions_project_number (project=?)"
+BY_MODEL = "SEARCH completions USING COVERING INDEX ix_completions_project_model_number (project=? AND model=?)"
+BY_PAIR = "SEARCH completion_metadata USING PRIMARY KEY (pair=?)"
+OTHER_PAIR = "SEARCH completion_metadata_1 USING PRIMARY KEY (pair=? AND completion=?)"
+PAIR_ITSELF = "SEARCH metadata_pairs USING INDEX uq_metadata_pairs_project_key_value (project=? AND key=? AND value=?)"
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("after", [None, 5])
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        (Filter(), [BY_PROJECT]),
+        (Filter(model="gpt-4o"), [BY_MODEL]),
+        (Filter(metadata={"a": "1"}), [BY_PAIR]),
+        (Filter(metadata={"a": "1", "b": "2"}), [BY_PAIR, OTHER_PAIR]),
+    ],
+)
+def test_a_page_of_completions_is_read_in_order_from_one_index(
+    platform: Platform, chosen: Filter, expected: list[str], after: int | None, descending: bool
+) -> None:
+    add(platform, a="1", b="2")
+    *_, numbers, rows = plans(platform, page(chosen, after=after, descending=descending))
+    if after is not None:
+        # The cursor is one more bound of the same search.
+        numbers = [re.sub(r" AND (number|completion)[<>]\?\)$", ")", line) for line in numbers]
+    assert [line for line in numbers if "SUBQUERY" not in line] == expected
+    assert not [line for line in rows if line.startswith("SCAN") and "prefixes" not in line]
+
+
+def test_a_metadata_pair_is_found_by_key_and_value(platform: Platform) -> None:
+    add(platform, a="1", b="2")
+    lookup, *_ = plans(platform, page(Filter(metadata={"a": "1", "b": "2"})))
+    assert PAIR_ITSELF in "\n".join(lookup)
+
+
+def test_no_list_reads_a_whole_table(platform: Platform) -> None:
+    fill(platform)
+    with executed() as seen:
+        read_everything(platform)
+    scanned = {
+        line
+        for statement, parameters in seen
+        if statement.startswith("SELECT")
+        for line in plan(platform, statement, parameters)
+        if line.startswith("SCAN")
+    }
+    # Keys and names are few in every installation.
+    assert {line.split()[1] for line in scanned} <= {"api_keys", "deployments"}
+
+
+# --- words ----------------------------------------------------------------------------------------------
+
+
+def test_every_statement_can_be_said_to_postgresql(platform: Platform) -> None:
+    seen: list[ClauseElement] = []
+
+    def note(_c: Any, statement: Any, _many: Any, _parameters: Any, _options: Any) -> None:
+        if isinstance(statement, ClauseElement):
+            seen.append(statement)
+
+    event.listen(Engine, "before_execute", note)
+    try:
+        fill(platform)
+        read_everything(platform)
+        remove_everything(platform)
+    finally:
+        event.remove(Engine, "before_execute", note)
+    kinds = Counter(type(statement).__name__ for statement in seen)
+    assert min(kinds[name] for name in ("Select", "Insert", "Update", "Delete")) >= 5
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    for statement in seen:
+        assert str(statement.compile(dialect=dialect))
+
+
+def test_the_schema_can_be_said_to_postgresql() -> None:
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    said = [str(CreateTable(each).compile(dialect=dialect)) for each in metadata.sorted_tables]
+    said += [str(CreateIndex(i).compile(dialect=dialect)) for each in metadata.sorted_tables for i in each.indexes]
+    assert all(len(name) <= 63 for statement in said for name in re.findall(r"(?:ix|uq|pk)_\w+", statement))
+    numbered = next(statement for statement in said if "CREATE TABLE prefixes" in statement)
+    assert "id BIGSERIAL NOT NULL" in numbered
+
+
+def fill(platform: Platform) -> None:
+    """Writes at least one row of everything, by every way there is."""
+    ensure_admin_key(platform)
+    first = add(platform, a="1", b="2")
+    add(platform, text="ho", a="1")
+    platform.writer.write(lambda c: table.merge_metadata(c, PROJECT, first, {"c": "3"}))
+    file = platform.files.create(PROJECT, "a.jsonl", "fine-tune", [example_lines(10)])
+    order = {"model": "scratch-small", "training_file": file.id, "metadata": {"a": "1"}}
+    job = platform.fine_tuning.create(PROJECT, fine_tuning.parse_order(order))
+    platform.fine_tuning.validate_waiting()
+    claim = platform.writer.write(lambda c: jobs.claim(c, "server"))
+    assert claim is not None
+    step = {"step": 1, "total_steps": 1, "train_loss": 1.0}
+    for work in (
+        lambda c: jobs.beat(c, claim),
+        lambda c: jobs.wish_of(c, claim),
+        lambda c: fine_tuning.record_start(c, claim, {"hyperparameters": {}}),
+        lambda c: fine_tuning.record_steps(c, claim, [step], 1),
+        lambda c: fine_tuning.record_message(c, claim, "info", "hi"),
+        lambda c: fine_tuning.record_checkpoint(c, claim, job, 1, {"step": 1}, "models/1"),
+        lambda c: fine_tuning.finish(
+            c, claim, job, blob="models/2", trained_tokens=1, result_file=file.id, price=Price()
+        ),
+        lambda c: billing.record(c, Entry(project=PROJECT, kind=Kind.ANSWER, model="m"), Price(input=1)),
+        lambda c: catalog.put_deployment(
+            c, PROJECT, "d", model=job.openai_name, state=DeploymentState.CREATING, extra={}
+        ),
+        lambda c: catalog.set_deployment_state(c, PROJECT, "d", job.openai_name, DeploymentState.SUCCEEDED, None),
+        lambda c: jobs.release_all(c, "nobody"),
+        lambda c: jobs.Observer(platform.clock).take_over(c),
+    ):
+        platform.writer.write(work)
+
+
+def read_everything(platform: Platform) -> None:
+    """Runs every list and every look-up of one thing."""
+    for chosen in (
+        Filter(),
+        Filter(model="gpt-4o"),
+        Filter(metadata={"a": "1", "b": "2"}),
+        Filter(metadata={"a": "1"}, model="gpt-4o", created_after=0, created_before=2, status=Status.COMPLETED),
+        Filter(numbers=(1, 2, 3)),
+    ):
+        with platform.database.read() as connection:
+            list(table.walk(connection, PROJECT, chosen))
+    for purpose in (None, "fine-tune"):
+        (file, *_), _more = platform.files.page(PROJECT, purpose=purpose, after=None, descending=True, limit=2)
+    platform.files.page(PROJECT, purpose=None, after=file.id, descending=False, limit=2)
+    (job,), _more = platform.fine_tuning.page(PROJECT, after=None, limit=2, metadata={"a": "1"}, without_metadata=False)
+    platform.fine_tuning.page(PROJECT, after=job.id, limit=2, metadata=None, without_metadata=True)
+    events, _more = platform.fine_tuning.events(PROJECT, job.id, after=None, limit=2)
+    platform.fine_tuning.events(PROJECT, job.id, after=events[0].id, limit=2)
+    (checkpoint,), _more = platform.fine_tuning.checkpoints(PROJECT, job.id, after=None, limit=2)
+    platform.fine_tuning.checkpoint(PROJECT, checkpoint.id)
+    platform.keys.of_project(PROJECT)
+    billing.totals(platform.database, PROJECT)
+    with platform.database.read() as connection:
+        assert len(catalog.models_of_job(connection, PROJECT, job.id)) == 2
+        catalog.list_deployments(connection, PROJECT)
+        catalog.unfinished_deployments(connection)
+        catalog.get_deployment(connection, PROJECT, "d")
+        jobs.anything_queued(connection)
+        jobs.validating(connection, fine_tuning.KIND)
+
+
+def remove_everything(platform: Platform) -> None:
+    """Deletes by every way there is."""
+    with platform.database.read() as connection:
+        numbers = [stored.number for stored in table.walk(connection, PROJECT, Filter())]
+        models = catalog.list_models(connection, PROJECT)
+    for number in numbers:
+        platform.writer.write(lambda c, number=number: table.remove(c, PROJECT, number))
+    platform.writer.write(lambda c: catalog.delete_deployment(c, PROJECT, "d"))
+    for model in models:
+        platform.writer.write(lambda c, name=model.openai_name: catalog.delete_model(c, PROJECT, name))
+    files, _more = platform.files.page(PROJECT, purpose=None, after=None, descending=True, limit=100)
+    for file in files:
+        platform.files.delete(PROJECT, file.id)
+    for key in platform.keys.of_project(PROJECT):
+        platform.keys.revoke(PROJECT, key.id)
+
+
+# --- counts ---------------------------------------------------------------------------------------------
+
+
+def counts_are_right(connection: Connection) -> None:
+    """The kept counts are those that counting gives, and the inverted metadata is the displayed one."""
+    counted = select(table.completions.c.prefix, func.count()).group_by(table.completions.c.prefix)
+    kept = select(table.prefixes.c.id, table.prefixes.c.references)
+    assert dict(connection.execute(kept).tuples().all()) == dict(connection.execute(counted).tuples().all())
+    index, pairs = table.completion_metadata.c, table.metadata_pairs.c
+    counted = select(index.pair, func.count()).group_by(index.pair)
+    kept = select(pairs.id, pairs.count)
+    assert dict(connection.execute(kept).tuples().all()) == dict(connection.execute(counted).tuples().all())
+    inverted = select(index.completion, pairs.key, pairs.value).join(table.metadata_pairs, pairs.id == index.pair)
+    shown = {
+        (row.number, key, value)
+        for row in connection.execute(select(table.completions.c.number, table.completions.c.metadata))
+        for key, value in json.loads(row.metadata).items()
+    }
+    assert set(connection.execute(inverted).tuples()) == shown
+
+
+def test_counts_stay_right_over_three_hundred_random_changes(platform: Platform) -> None:
+    choose = random.Random(20)
+    alive: list[int] = []
+    for _ in range(300):
+        pairs = {key: choose.choice("xyz") for key in choose.sample("abcd", choose.randint(0, 3))}
+        match choose.choice(["add", "add", "change", "clear", "remove"]):
+            case "change" if alive:
+                number = choose.choice(alive)
+                platform.writer.write(lambda c, n=number, p=pairs: table.merge_metadata(c, PROJECT, n, p))
+            case "clear" if alive:
+                platform.writer.write(lambda c, n=choose.choice(alive): table.merge_metadata(c, PROJECT, n, None))
+            case "remove" if alive:
+                number = alive.pop(choose.randrange(len(alive)))
+                assert platform.writer.write(lambda c, n=number: table.remove(c, PROJECT, n))
+            case _:
+                alive.append(add(platform, system=choose.choice("pqr"), **pairs))
+    with platform.database.read() as connection:
+        counts_are_right(connection)
+        stored = select(table.completions.c.number).order_by(table.completions.c.number)
+        assert list(connection.execute(stored).scalars()) == alive
+    assert len(alive) > 10
+
+
+def test_prefixes_and_pairs_go_with_their_last_completion(platform: Platform) -> None:
+    numbers = [add(platform, text=str(n), a="1", only=str(n)) for n in range(3)]
+    for left in (2, 1, 0):
+        platform.writer.write(lambda c: table.remove(c, PROJECT, numbers.pop()))
+        with platform.database.read() as connection:
+            counts_are_right(connection)
+            rows = {
+                each.name: connection.execute(select(func.count()).select_from(each)).scalar_one()
+                for each in (table.completions, table.prefixes, table.metadata_pairs, table.completion_metadata)
+            }
+        assert rows == {
+            "completions": left,
+            "prefixes": min(left, 1),
+            "metadata_pairs": left + 1 if left else 0,
+            "completion_metadata": 2 * left,
+        }
+
+
+def test_a_number_that_is_not_there_is_neither_changed_nor_removed(platform: Platform) -> None:
+    number = add(platform, a="1")
+    stranger = PROJECT + 1
+    for project, wanted in ((PROJECT, number + 1), (stranger, number)):
+        assert not platform.writer.write(lambda c, p=project, n=wanted: table.remove(c, p, n))
+        assert platform.writer.write(lambda c, p=project, n=wanted: table.merge_metadata(c, p, n, {})) is None
+    with platform.database.read() as connection:
+        assert table.get(connection, stranger, number) is None
+        assert (
+            table.page(connection, stranger, Filter(metadata={"a": "1"}), after=None, descending=False, limit=1) == []
+        )
+        assert table.get(connection, PROJECT, number) is not None
+
+
+def test_a_fixed_beginning_is_stored_once(platform: Platform) -> None:
+    system = "本日の天気に関する長い指示。" * 500
+    before = _bytes(platform)
+    for n in range(50):
+        add(platform, system=system, text=f"question {n}")
+    assert _bytes(platform) - before < 50 * len(system.encode()) / 20
+
+
+def _bytes(platform: Platform) -> int:
+    query = "SELECT (SELECT coalesce(sum(length(body)), 0) FROM completions)"
+    query += " + (SELECT coalesce(sum(length(body)), 0) FROM prefixes)"
+    with platform.database.read() as connection:
+        return int(connection.execute(text(query)).scalar_one())
