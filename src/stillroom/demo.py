@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 CHATS, HELD_OUT = 1000, 200
-FAST_CHATS, FAST_HELD_OUT = 100, 20
+FAST_CHATS, FAST_HELD_OUT, FAST_EPOCHS = 100, 20, 8
 AT_ONCE = 8  # chats under way at the same time
 SCRIPTED = "ticket-expert"
 DEPLOYMENT = "ticket-student"
 SHOWN = 4  # held-out tickets printed side by side
 START_SECONDS = 60.0
 LOOK_SECONDS = 0.25
-LETTERS = 46
+LETTERS = 110
 
 # What the figures are priced at. The scripted teacher is free and the student runs on this machine,
 # so both are stated assumptions: a hosted frontier model's list price, and a small model's.
@@ -178,7 +178,8 @@ async def _loop(asked: Demo, console: Console, teacher: str, url: str, key: str)
         console.print(f"   {selection['training_examples']} chats are now {selection['training_file']['filename']}.")
 
         console.print(f"[bold]3. Train[/bold]    {asked.student}, on this machine.")
-        model, losses = await _train(client, console, asked.student, selection["training_file"]["id"])
+        epochs: int | Literal["auto"] = FAST_EPOCHS if asked.fast else "auto"
+        model, losses = await _train(client, console, asked.student, selection["training_file"]["id"], epochs)
         console.print(f"   The loss fell: {_curve(losses)}")
 
         console.print(f"[bold]4. Deploy[/bold]   {model} as [bold]{DEPLOYMENT}[/bold]")
@@ -214,8 +215,16 @@ async def _select(client: AsyncOpenAI, metadata: dict[str, str]) -> dict[str, An
     return dict(await client.post("/stillroom/selections", body=body, cast_to=dict[str, Any]))
 
 
-async def _train(client: AsyncOpenAI, console: Console, student: str, file_id: str) -> tuple[str, list[float]]:
-    job = await client.fine_tuning.jobs.create(model=student, training_file=file_id, suffix="triage", seed=1)
+async def _train(
+    client: AsyncOpenAI, console: Console, student: str, file_id: str, epochs: int | Literal["auto"]
+) -> tuple[str, list[float]]:
+    job = await client.fine_tuning.jobs.create(
+        model=student,
+        training_file=file_id,
+        suffix="triage",
+        seed=1,
+        method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": epochs}}},
+    )
     losses: dict[int, float] = {}
     columns = (TextColumn("   {task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("loss {task.fields[loss]}"), console=console) as progress:
@@ -336,13 +345,12 @@ def _figures(teacher: Side, student: Side, losses: list[float], overlap: int, se
 
 
 def _show(console: Console, tickets: list[str], teacher: Side, student: Side, figures: dict[str, Any]) -> None:
-    order = sorted(range(len(tickets)), key=lambda i: teacher.answers[i] == student.answers[i])
-    examples = Table("ticket", "teacher", "student", "", box=None, header_style="bold", pad_edge=False)
-    for i in order[:SHOWN]:
-        same = teacher.answers[i] == student.answers[i]
-        mark = "same" if same else "[red]differs[/red]"
-        examples.add_row(_short(tickets[i]), teacher.answers[i], student.answers[i], mark)
-    console.print(examples)
+    differing = [i for i in range(len(tickets)) if teacher.answers[i] != student.answers[i]]
+    agreeing = [i for i in range(len(tickets)) if i not in differing]
+    for i in [*agreeing[: SHOWN - len(differing[:2])], *differing[:2]]:
+        console.print(f"   ticket   {_short(tickets[i])}", markup=False)
+        console.print(f"   teacher  {teacher.answers[i]}", markup=False)
+        console.print(f"   student  {student.answers[i]}{'   <- differs' if i in differing else ''}\n", markup=False)
     table = Table("", "teacher", "student", box=None, header_style="bold", pad_edge=False)
     rows = (
         ("prompt tokens a call", "prompt_tokens", "{:.0f}"),

@@ -34,13 +34,13 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    and_,
     bindparam,
     delete,
     exists,
     insert,
     or_,
     select,
-    tuple_,
     update,
 )
 
@@ -361,8 +361,9 @@ def _pairs_rarest_first(connection: Connection, project: int, pairs: Mapping[str
     if not pairs:
         return []
     row = metadata_pairs.c
-    wanted = tuple_(row.key, row.value).in_(list(pairs.items()))
-    return list(connection.execute(select(row.id).where(row.project == project, wanted).order_by(row.count)).scalars())
+    # One index search a pair; for `(key, value) IN (...)` SQLite would read all pairs of the project.
+    wanted = or_(*[and_(row.project == project, row.key == key, row.value == value) for key, value in pairs.items()])
+    return list(connection.execute(select(row.id).where(wanted).order_by(row.count)).scalars())
 
 
 def _whole() -> Select[Any]:

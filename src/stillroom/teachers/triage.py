@@ -58,14 +58,8 @@ FIELDS: dict[str, tuple[str, ...]] = {
 """The keys of an answer in their order, and every value each may have."""
 
 DIFFERENCE = (
-    "Training and held-out tickets are written from the same sentences: every opening, problem, urgency, tone "
-    "and closing sentence, every product and every order of sentences of the held-out tickets also occurs in "
-    "the training tickets. The combinations differ. A stable hash gives each pair of a problem with an urgency "
-    "sentence, and each pair of a problem with a tone sentence, to one side. In a held-out ticket neither pair "
-    "ever occurs in a training ticket, whatever the seed and the number of tickets, so no held-out ticket is a "
-    "training ticket. A good score therefore means that the rules were learnt and combined anew. It does not "
-    "show how a model would do with wording that it has never seen, and the tickets are generated, not written "
-    "by customers."
+    "Both sets are made of the same sentences, in combinations that differ: no pair of a problem with an urgency, or of a "
+    "problem with a tone, occurs in both, so the rules must be combined anew. Wording that was never seen is not tested."
 )
 
 Kind = TypeVar("Kind")
