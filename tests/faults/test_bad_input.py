@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -30,7 +31,9 @@ NO_JSON = [
     pytest.param(b'{"model":"gpt-4o","messages":[{"role":"user","content":"\xff"}]}', id="invalid UTF-8"),
     pytest.param(b'{"model":"gpt-4o","messages":[{"role":"user","content":"\xed\xa0\x80"}]}', id="encoded surrogate"),
     pytest.param(b'{"model":"gpt-4o","messages":' + b"[" * 100_000 + b"]" * 100_000 + b"}", id="nesting"),
-    pytest.param(b'{"model":"gpt-4o","messages":[{"role":"user","content":"a"}],"x":' + b"9" * 5000 + b"}", id="digits"),
+    pytest.param(
+        b'{"model":"gpt-4o","messages":[{"role":"user","content":"a"}],"x":' + b"9" * 5000 + b"}", id="digits"
+    ),
     pytest.param(b"[]", id="array"),
     pytest.param(b'"text"', id="text"),
     pytest.param(b"null", id="null"),
@@ -227,7 +230,10 @@ def test_numbers_beyond_64_bits_are_stored_as_they_are(server: Server) -> None:
 
 def test_message_parts_of_any_shape_can_be_stored_and_listed(server: Server) -> None:
     content = ["text", 5, None, {"type": "text"}, {"type": "text", "text": 7}, {"type": "text", "text": "end"}]
-    body = {"model": "gpt-4o", "messages": [{"role": "assistant", "content": content}, {"role": "user", "content": "a"}]}
+    body = {
+        "model": "gpt-4o",
+        "messages": [{"role": "assistant", "content": content}, {"role": "user", "content": "a"}],
+    }
     made = send(server, "POST", "/v1/chat/completions", {**body, "store": True})
     assert made.status == 200
     listed = send(server, "GET", f"/v1/chat/completions/{made.json['id']}/messages")
@@ -241,11 +247,11 @@ def test_message_parts_of_any_shape_can_be_stored_and_listed(server: Server) -> 
 LISTS = ["chat/completions", "files", "fine_tuning/jobs", "fine_tuning/jobs/ftjob-x/events"]
 
 
-@pytest.mark.parametrize("limit", ["0", "-1", "abc", "", "1.5", "1e3", "٣", "²", "--5", "-", "9" * 400, "0000000001000000"])
+@pytest.mark.parametrize(
+    "limit", ["0", "-1", "abc", "", "1.5", "1e3", "٣", "²", "--5", "-", "9" * 400, "0000000001000000"]
+)
 @pytest.mark.parametrize("path", LISTS)
 def test_a_limit_that_is_no_number_in_range_is_refused(server: Server, path: str, limit: str) -> None:
-    from urllib.parse import quote
-
     answer = send(server, "GET", f"/v1/{path}?limit={quote(limit)}")
     assert check_openai(answer)["param"] == "limit"
     assert send(server, "GET", "/v1/chat/completions?limit=1").status == 200
@@ -259,8 +265,6 @@ def test_an_unknown_order_is_refused(server: Server, path: str) -> None:
 
 @pytest.mark.parametrize("since", ["-1", "²", "x", "1.5"])
 def test_usage_since_something_odd_is_refused(server: Server, since: str) -> None:
-    from urllib.parse import quote
-
     assert check_openai(send(server, "GET", f"/v1/stillroom/usage?since={quote(since)}"))["param"] == "since"
     assert send(server, "GET", "/v1/stillroom/usage?since=1").status == 200
 
@@ -331,7 +335,17 @@ def test_unknown_paths_and_methods_are_told(server: Server) -> None:
     check_openai(wrong_method)
     azure = send(server, "GET", f"/openai/nothing?{VERSION}")
     assert (azure.status, azure.error) == (404, {"code": "404", "message": "Resource not found"})
-    for path in ("/", "//", "/v1", "/openai", "/v1//", "/v2/models", "/v1/models/", "/..", "/v1/files/../../etc/passwd"):
+    for path in (
+        "/",
+        "//",
+        "/v1",
+        "/openai",
+        "/v1//",
+        "/v2/models",
+        "/v1/models/",
+        "/..",
+        "/v1/files/../../etc/passwd",
+    ):
         assert send(server, "GET", path).status in (200, 404)
     for path in ("/v1/files/..%2F..%2Fadmin-key/content", "/v1/files/%2Fetc%2Fpasswd/content"):
         assert send(server, "GET", path).status == 404
@@ -387,9 +401,7 @@ def test_a_body_beyond_the_limit_is_413_however_it_is_sent(small: Server, path: 
     assert declared.status == 413
     assert check_openai(declared)["code"] == "request_too_large"
     chunked = connect(small)
-    chunked.request(
-        "POST", path, iter([body]), {"authorization": f"Bearer {small.key}"}, encode_chunked=True
-    )
+    chunked.request("POST", path, iter([body]), {"authorization": f"Bearer {small.key}"}, encode_chunked=True)
     assert chunked.getresponse().status == 413
     chunked.close()
 
@@ -473,12 +485,24 @@ def upload(server: Server, content: bytes, *, purpose: str = "fine-tune", filena
         ("multipart/form-data; boundary=B", b"nonsense"),
         ("multipart/form-data; boundary=B", b"--B\r\n"),
         ("multipart/form-data; boundary=B", b"--B\r\n\r\n\r\n--B--"),
-        ("multipart/form-data; boundary=B", b'--B\r\ncontent-disposition: form-data; name="file"\r\n\r\na\r\n--B--\r\n'),
+        (
+            "multipart/form-data; boundary=B",
+            b'--B\r\ncontent-disposition: form-data; name="file"\r\n\r\na\r\n--B--\r\n',
+        ),
         ("multipart/form-data; boundary=B", b"--B\r\ncontent-disposition: \xff\r\n\r\na\r\n--B--\r\n"),
-        ("multipart/form-data; boundary=B; charset=nonsense", b'--B\r\ncontent-disposition: form-data; name="purpose"\r\n\r\na\r\n--B--\r\n'),
-        ("multipart/form-data; boundary=B", b'--B\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\na'),
+        (
+            "multipart/form-data; boundary=B; charset=nonsense",
+            b'--B\r\ncontent-disposition: form-data; name="purpose"\r\n\r\na\r\n--B--\r\n',
+        ),
+        (
+            "multipart/form-data; boundary=B",
+            b'--B\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\na',
+        ),
         ("multipart/form-data; boundary=" + "B" * 500, b"--B\r\n"),
-        ("multipart/form-data; boundary=B", b'--B\r\ncontent-disposition: form-data; name="a"\r\n\r\n1\r\n' * 30 + b"--B--\r\n"),
+        (
+            "multipart/form-data; boundary=B",
+            b'--B\r\ncontent-disposition: form-data; name="a"\r\n\r\n1\r\n' * 30 + b"--B--\r\n",
+        ),
     ],
 )
 def test_a_broken_form_is_refused(server: Server, kind: str, body: bytes) -> None:
@@ -489,7 +513,14 @@ def test_a_broken_form_is_refused(server: Server, kind: str, body: bytes) -> Non
 
 @pytest.mark.parametrize(
     ("seconds", "anchor"),
-    [("3599", "created_at"), ("x", "created_at"), ("²", "created_at"), ("-1", "created_at"), ("2592001", "created_at"), ("3600", "x")],
+    [
+        ("3599", "created_at"),
+        ("x", "created_at"),
+        ("²", "created_at"),
+        ("-1", "created_at"),
+        ("2592001", "created_at"),
+        ("3600", "x"),
+    ],
 )
 def test_an_expiry_out_of_range_is_refused(server: Server, seconds: str, anchor: str) -> None:
     fields = {"purpose": "batch", "expires_after[seconds]": seconds, "expires_after[anchor]": anchor}
@@ -578,7 +609,10 @@ def test_a_selection_of_nine_is_refused_and_of_ten_is_not(server: Server) -> Non
         ({"method": {"type": ["supervised"]}}, "method"),
         ({"method": {"type": "supervised", "supervised": "x"}}, "method.supervised"),
         ({"method": {"type": "supervised", "supervised": {"hyperparameters": "x"}}}, "hyperparameters"),
-        ({"method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 51}}}}, "hyperparameters.n_epochs"),
+        (
+            {"method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 51}}}},
+            "hyperparameters.n_epochs",
+        ),
         ({"method": {"type": "dpo"}}, "method.type"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**31}, "seed"),
@@ -646,8 +680,6 @@ def test_no_nasty_body_is_a_500(server: Server, prefix: str, route: routes.Route
 
 @pytest.mark.parametrize("nasty", ["\0", "%00", "a" * 5000, "😀", "..", "a/b", "' OR '1'='1", "{x}", "ftckpt_x", "-"])
 def test_no_nasty_path_parameter_is_a_500(server: Server, nasty: str) -> None:
-    from urllib.parse import quote
-
     for prefix, route in ALL_ROUTES:
         if "{" not in route.path or route.path.endswith("listKeys"):
             continue
@@ -683,5 +715,3 @@ def await_end(server: Server, job: str) -> dict[str, Any]:
         return now if now["status"] in ("succeeded", "failed", "cancelled") else None
 
     return dict(wait_for(ended, seconds=30))
-
-

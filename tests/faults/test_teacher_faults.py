@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sqlite3
 import time
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -182,7 +184,12 @@ def test_lasting_500s_are_passed_on_after_three_tries(hasty: Server, wise: Scrip
 
 
 def test_a_teachers_400_is_passed_on_at_once(hasty: Server, wise: ScriptedTeacher) -> None:
-    error = {"message": "too long", "type": "invalid_request_error", "param": "messages", "code": "context_length_exceeded"}
+    error = {
+        "message": "too long",
+        "type": "invalid_request_error",
+        "param": "messages",
+        "code": "context_length_exceeded",
+    }
     wise.script(Status(code=400, body={"error": error}))
     before = wise.calls
     answer = ask(hasty, store=True, metadata={"of": "400"})
@@ -282,7 +289,10 @@ def test_a_chunk_of_the_wrong_shape_ends_the_stream_with_an_error(
 
 def test_a_chunk_with_odd_values_in_the_right_shape_is_passed_on(hasty: Server, wise: ScriptedTeacher) -> None:
     delta = {"content": "a", "function_call": 5, "x": {"y": 1}, "tool_calls": [{"index": 0, "function": {"name": 7}}]}
-    odd = {"choices": [{"index": 0, "delta": delta, "logprobs": "x", "finish_reason": 5}], "usage": {"prompt_tokens": "x"}}
+    odd = {
+        "choices": [{"index": 0, "delta": delta, "logprobs": "x", "finish_reason": 5}],
+        "usage": {"prompt_tokens": "x"},
+    }
     wise.script(Events(pieces=(b"data: " + json.dumps(odd).encode() + b"\n\n", b"data: [DONE]\n\n")))
     answer = ask(hasty, stream=True, store=True, metadata={"of": "odd-chunk"})
     assert json.loads(payloads(answer.body)[0])["choices"] == odd["choices"]
@@ -315,9 +325,7 @@ def test_a_dripping_answer_is_cut_by_the_total_time(hasty: Server, wise: Scripte
     assert TOTAL_SECONDS <= time.monotonic() - began < TOTAL_SECONDS + 1.5
 
 
-def test_a_stream_whose_headers_come_but_no_event_is_504_too(
-    hasty: Server, wise: ScriptedTeacher
-) -> None:
+def test_a_stream_whose_headers_come_but_no_event_is_504_too(hasty: Server, wise: ScriptedTeacher) -> None:
     wise.script(Hang(seconds=20, after_chunks=0))
     began = time.monotonic()
     answer = ask(hasty, stream=True)
@@ -340,7 +348,9 @@ def test_a_stream_that_takes_too_long_ends_with_an_error_and_is_kept_as_incomple
 # --- broken streams -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", [CutStream(after_chunks=4), EndStreamWithoutDone(after_chunks=4), StreamError(after_chunks=4)], ids=repr)
+@pytest.mark.parametrize(
+    "fault", [CutStream(after_chunks=4), EndStreamWithoutDone(after_chunks=4), StreamError(after_chunks=4)], ids=repr
+)
 def test_a_broken_stream_ends_with_an_error_event_and_is_kept_as_incomplete(
     hasty: Server, wise: ScriptedTeacher, fault: Fault
 ) -> None:
@@ -431,7 +441,9 @@ def test_the_usage_chunk_is_there_only_when_asked_for(hasty: Server, wise: Scrip
     assert all(request["body"]["stream_options"] == {"include_usage": True} for request in wise.requests[-2:])
 
 
-def test_a_teacher_that_refuses_stream_options_is_asked_without_and_its_usage_estimated(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_teacher_that_refuses_stream_options_is_asked_without_and_its_usage_estimated(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     with ScriptedTeacher(echo) as old:
         old.script_lasting(RefuseStreamOptions())
         folder = tmp_path_factory.mktemp("old") / "data"
@@ -451,8 +463,6 @@ def test_a_teacher_that_refuses_stream_options_is_asked_without_and_its_usage_es
 
 def direct(teacher: ScriptedTeacher, body: dict[str, Any]) -> bytes:
     """What the teacher sends without anyone between."""
-    import urllib.request
-
     data = json.dumps(body).encode()
     asked = urllib.request.Request(f"{teacher.url}/chat/completions", data, {"content-type": "application/json"})
     with urllib.request.urlopen(asked, timeout=10) as answer:
@@ -461,16 +471,16 @@ def direct(teacher: ScriptedTeacher, body: dict[str, Any]) -> bytes:
 
 def same_call(body: bytes, number: bytes) -> bytes:
     """A teacher's answer as if it had been its call of that number, at time 0."""
-    import re
-
     numbered = re.sub(rb"chatcmpl-scripted\d+", b"chatcmpl-scripted" + number, body)
     return re.sub(rb'"created":\d+', b'"created":0', numbered)
 
 
-@pytest.mark.parametrize("text", [LONG, "日本語 😀 \u2028 \\u0041 \"quoted\" data: [DONE]", ""])
+@pytest.mark.parametrize("text", [LONG, '日本語 😀 \u2028 \\u0041 "quoted" data: [DONE]', ""])
 def test_unstored_answers_are_the_teachers_bytes(hasty: Server, wise: ScriptedTeacher, text: str) -> None:
     body = question(text, model="wise", temperature=0.1, odd={"b": [1.0, 1e5, "é"], "a": None})
-    assert same_call(send(hasty, "POST", "/v1/chat/completions", body).body, b"1") == same_call(direct(wise, body), b"1")
+    assert same_call(send(hasty, "POST", "/v1/chat/completions", body).body, b"1") == same_call(
+        direct(wise, body), b"1"
+    )
     stream = {**body, "stream": True, "stream_options": {"include_usage": True}}
     ours = send(hasty, "POST", "/v1/chat/completions", stream).body
     assert same_call(ours, b"1") == same_call(direct(wise, stream), b"1")
@@ -505,7 +515,9 @@ def test_our_id_replaces_the_teachers_only_in_stored_answers(hasty: Server) -> N
 
 def test_a_caller_who_leaves_ends_the_teachers_work_within_a_second(hasty: Server, slow: ScriptedTeacher) -> None:
     before = slow.cancelled
-    with raw(hasty, request_bytes(hasty, question(LONG, model="slow", stream=True, store=True, metadata={"of": "left"}))) as caller:
+    with raw(
+        hasty, request_bytes(hasty, question(LONG, model="slow", stream=True, store=True, metadata={"of": "left"}))
+    ) as caller:
         received = b""
         while received.count(b"data: ") < 3:
             received += caller.recv(65536)
@@ -581,7 +593,9 @@ def test_the_count_of_descriptors_sees_one_that_is_held(hasty: Server) -> None:
 def test_fifty_streams_at_once_all_arrive(hasty: Server, slow: ScriptedTeacher) -> None:
     async def one(number: int) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", connect(hasty).port)
-        writer.write(request_bytes(hasty, question(f"{number}", model="slow", stream=True, store=True, metadata={"of": "many"})))
+        writer.write(
+            request_bytes(hasty, question(f"{number}", model="slow", stream=True, store=True, metadata={"of": "many"}))
+        )
         body = b""
         while not body.endswith(b"0\r\n\r\n"):
             piece = await reader.read(65536)

@@ -40,9 +40,7 @@ class Answer:
         return dict(error)
 
 
-def send(
-    server: Server, method: str, path: str, body: Any = None, *, key: str | None = "", **headers: str
-) -> Answer:
+def send(server: Server, method: str, path: str, body: Any = None, *, key: str | None = "", **headers: str) -> Answer:
     """One request. A body that is not bytes becomes JSON; `key` None sends none, "" the admin key."""
     data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -75,9 +73,10 @@ def stored(server: Server, **metadata: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     while True:
         after = f"&after={found[-1]['id']}" if found else ""
-        page = send(server, "GET", f"/v1/chat/completions?limit=100{wanted}{after}").json
-        found += page["data"]
-        if not page["has_more"]:
+        answer = send(server, "GET", f"/v1/chat/completions?limit=100{wanted}{after}")
+        assert answer.status == 200, answer.body
+        found += answer.json["data"]
+        if not answer.json["has_more"]:
             return found
 
 
@@ -131,7 +130,7 @@ def seconds_until_closed(connection: socket.socket, most: float) -> float | None
 
 def descriptors(pid: int) -> int:
     """How many files and sockets a process has open."""
-    return len(os.listdir(f"/proc/{pid}/fd"))
+    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def resident_bytes(pid: int) -> int:

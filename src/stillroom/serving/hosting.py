@@ -25,12 +25,13 @@ from stillroom.clock import Clock
 from stillroom.config import GatewaySettings, Price, ServingSettings
 from stillroom.errors import MissingExtra, StillroomError, StudentUnavailable
 from stillroom.store.writer import Writer
-from stillroom.teachers.http import StudentUpstream, open_session
+from stillroom.teachers.http import HttpAnswer, StudentUpstream, open_session
 
 log = logging.getLogger(__name__)
 
 MODULE = "stillroom.student.host"
 LOOK_SECONDS = 0.05  # between two looks whether the new process answers
+DEATH_SECONDS = 1.0  # for a process whose connections broke to be seen dead
 TICK_SECONDS = 10.0  # between two rounds of unloading and counting hours
 
 
@@ -62,8 +63,14 @@ class Hosting:
         self._loaded: dict[str, Loaded] = {}
         self._busy = asyncio.Lock()
 
-    async def upstream(self, model: Model, price: Price) -> StudentUpstream:
+    async def upstream(self, model: Model, price: Price) -> HostedStudent:
         """Where the model answers, loaded if it was not. Raises what loading it raises."""
+        endpoint = await self.endpoint(model, price)
+        assert self._process is not None
+        return HostedStudent(self, model, price, endpoint, self._process)
+
+    async def endpoint(self, model: Model, price: Price) -> StudentUpstream:
+        """The model's address in the process that runs now."""
         loaded = self._loaded.get(model.openai_name)
         if loaded is None or not self._alive():
             async with self._busy:
@@ -73,6 +80,13 @@ class Hosting:
         return StudentUpstream(
             model.openai_name, self._session, "http://students/v1/chat/completions", {}, self._limits
         )
+
+    async def has_died(self, process: asyncio.subprocess.Process) -> bool:
+        """Whether this process is gone. Its death is noticed a moment after its connections break."""
+        if process is self._process:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), DEATH_SECONDS)
+        return process.returncode is not None
 
     async def unload(self, model: Model) -> None:
         """Frees the model's memory; its next call loads it again."""
@@ -184,3 +198,29 @@ class Hosting:
             )
             price = loaded.price
             self._writer.submit(lambda c, entry=entry, price=price: billing.record(c, entry, price))  # type: ignore[misc]
+
+
+class HostedStudent:
+    """A loaded student as an upstream. A call that finds the process dead asks the next process, once."""
+
+    def __init__(
+        self,
+        hosting: Hosting,
+        model: Model,
+        price: Price,
+        endpoint: StudentUpstream,
+        process: asyncio.subprocess.Process,
+    ) -> None:
+        self._hosting = hosting
+        self._model = model
+        self._price = price
+        self._endpoint = endpoint
+        self._process = process
+
+    async def ask(self, body: bytes) -> HttpAnswer:
+        try:
+            return await self._endpoint.ask(body)
+        except StudentUnavailable:
+            if not await self._hosting.has_died(self._process):
+                raise
+        return await (await self._hosting.endpoint(self._model, self._price)).ask(body)

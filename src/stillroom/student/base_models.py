@@ -117,8 +117,8 @@ def scratch_config(tokenizer: PreTrainedTokenizerBase) -> Qwen3Config:
         num_key_value_heads=4,
         head_dim=32,
         max_position_embeddings=SCRATCH_CONTEXT_TOKENS,
-        # The usual 0.02 is for models many times as wide: behind a long system prompt, one so narrow
-        # finds nothing to attend to, and its loss stays where it is.
+        # The usual 0.02 is for models many times as wide. With it, the first layers of one so narrow drown which
+        # word is which, and behind a long system prompt some seeds never leave the plateau of guessing.
         initializer_range=0.1,
         tie_word_embeddings=True,
         bos_token_id=None,
@@ -139,13 +139,8 @@ def _open_scratch(reference: BaseReference, texts: Callable[[], Iterable[str]], 
         made.model_max_length = SCRATCH_CONTEXT_TOKENS
         write_folder(tokenizer_folder, lambda to: made.save_pretrained(str(to)))
     tokenizer = _tokenizer_of(tokenizer_folder)
-    model = Qwen3ForCausalLM(scratch_config(tokenizer))
-    # transformers draws embeddings with deviation 0.02. At that size the first layers drown which word is which,
-    # and behind a long system prompt some seeds never leave the plateau of guessing every field.
-    with torch.no_grad():
-        model.get_input_embeddings().weight.mul_(model.config.hidden_size**-0.5 / model.config.initializer_range)
     return Student(
-        model=model.to(best_device()),
+        model=Qwen3ForCausalLM(scratch_config(tokenizer)).to(best_device()),
         template=ChatTemplate(tokenizer, end_ids=[tokenizer.eos_token_id], name=SCRATCH_SMALL),
         training=Training.FULL,
         base=reference,

@@ -26,12 +26,12 @@ class Training(StrEnum):
 BASE_LEARNING_RATE = {Training.FULL: 3e-3, Training.ADAPTER: 2e-4}
 """What a multiplier of 1 means. Full training is for the small students that start from nothing."""
 
-AUTO_STEPS = {Training.FULL: 625, Training.ADAPTER: 150}
-"""Optimizer steps that "auto" epochs give at least; a pretrained base needs fewer."""
+AUTO_STEPS = {Training.FULL: 450, Training.ADAPTER: 150}
+AUTO_EPOCHS = {Training.FULL: 6, Training.ADAPTER: 2}
+"""What "auto" gives at least; a pretrained base needs fewer of both."""
 
-AUTO_EPOCHS_AT_LEAST = 2
-AUTO_ONE_EPOCH_STEPS = 2000
-"""From so many steps in an epoch, one pass is enough."""
+AUTO_STEPS_AT_MOST = 2000
+"""Where the file alone has more, one pass is enough."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +39,8 @@ class Hyperparameters:
     """As the job's owner wrote them."""
 
     n_epochs: int | Auto = "auto"
-    """Passes over the training file. "auto": as many as give 625 optimizer steps (150 for an adapter), at
-    least two; one when a pass alone has 2,000. So eleven rows get 209 passes and 1,000 rows five."""
+    """Passes over the training file. "auto": at least 6 passes and 450 optimizer steps (2 and 150 for an
+    adapter), but no more passes than fit into 2,000 steps. Eleven rows get 150, 1,000 rows 6, 10,000 rows 3."""
     batch_size: int | Auto = "auto"
     """Rows in an optimizer step. "auto": 4 below 64 rows, 8 below 5,000, then 16."""
     learning_rate_multiplier: float | Auto = "auto"
@@ -97,9 +97,8 @@ def _auto_batch_size(num_examples: int) -> int:
 
 
 def _auto_epochs(steps: int, training: Training) -> int:
-    if steps >= AUTO_ONE_EPOCH_STEPS:
-        return 1
-    return max(AUTO_EPOCHS_AT_LEAST, -(-AUTO_STEPS[training] // steps))
+    wanted = max(AUTO_EPOCHS[training], -(-AUTO_STEPS[training] // steps))
+    return max(1, min(wanted, AUTO_STEPS_AT_MOST // steps))
 
 
 def _whole(values: Mapping[str, Any], name: str) -> int | Auto:

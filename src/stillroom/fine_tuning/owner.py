@@ -1,0 +1,269 @@
+"""Fine-tuning jobs as their owner sees them: asked for, watched, paused, resumed, cancelled."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Table, insert, select
+
+from stillroom import catalog, ids, jobs
+from stillroom.config import SCRATCH, Settings
+from stillroom.datasets.files import File, Files
+from stillroom.datasets.files import Status as FileStatus
+from stillroom.datasets.selection import MINIMUM
+from stillroom.errors import Conflict, InvalidRequest, InvalidTrainingFile, NotFound, StillroomError
+from stillroom.fine_tuning.order import Order
+from stillroom.fine_tuning.table import (
+    KIND,
+    Checkpoint,
+    Event,
+    Job,
+    add_event,
+    as_json,
+    event_of,
+    fail_job,
+    fine_tuning_checkpoints,
+    fine_tuning_events,
+    fine_tuning_jobs,
+    get_job,
+    job_of,
+    joined,
+    parsed,
+    set_job,
+)
+from stillroom.jobs import State
+from stillroom.store.database import Database
+from stillroom.store.writer import Writer
+
+
+class FineTuning:
+    """The jobs of all projects. All methods block; none is for the event loop."""
+
+    def __init__(self, settings: Settings, database: Database, writer: Writer, files: Files) -> None:
+        self._settings = settings
+        self._database = database
+        self._writer = writer
+        self._files = files
+
+    def create(self, project: int, order: Order) -> Job:
+        """Accepts the job; its files are validated next, by whoever runs jobs."""
+        base = self._base_of(project, order.model)
+        self._check_file(project, order.training_file, "training_file")
+        if order.validation_file:
+            self._check_file(project, order.validation_file, "validation_file")
+        job_id = ids.random_id("ftjob-")
+        row = {
+            "id": job_id,
+            "project": project,
+            "created_at": int(time.time()),
+            "model": order.model,
+            "base": base,
+            **self._names(base, order.suffix),
+            "suffix": order.suffix,
+            "seed": order.seed,
+            "training_file": order.training_file,
+            "validation_file": order.validation_file,
+            "hyperparameters": as_json(order.hyperparameters),
+            "metadata": as_json(order.metadata) if order.metadata is not None else None,
+            "result_files": "[]",
+        }
+
+        def write(connection: Connection) -> None:
+            connection.execute(insert(fine_tuning_jobs).values(**row))
+            jobs.enqueue(connection, project=project, kind=KIND, subject=job_id)
+            add_event(connection, job_id, f"Created fine-tuning job: {job_id}")
+            add_event(connection, job_id, f"Validating training file: {order.training_file}")
+            for warning in order.warnings:
+                add_event(connection, job_id, warning, level="warn")
+
+        self._writer.write(write)
+        return self.get(project, job_id)
+
+    def get(self, project: int, job_id: str) -> Job:
+        """Raises NotFound when the project has no such job."""
+        with self._database.read() as connection:
+            return get_job(connection, project, job_id)
+
+    def page(
+        self, project: int, *, after: str | None, limit: int, metadata: Mapping[str, str] | None, without_metadata: bool
+    ) -> tuple[list[Job], bool]:
+        """A page, newest first, and whether more follow."""
+        row = fine_tuning_jobs.c
+        query = joined().where(row.project == project).order_by(row.number.desc())
+        if after is not None:
+            query = query.where(row.number < self.get(project, after).number)
+        if without_metadata:
+            query = query.where(row.metadata.is_(None) | (row.metadata == "{}"))
+        found: list[Job] = []
+        with self._database.read() as connection:
+            for record in connection.execute(query):
+                job = job_of(record)
+                if (metadata or {}).items() <= (job.metadata or {}).items():
+                    found.append(job)
+                if len(found) > limit:
+                    break
+        return found[:limit], len(found) > limit
+
+    def events(self, project: int, job_id: str, *, after: str | None, limit: int) -> tuple[list[Event], bool]:
+        """A page of the job's events, newest first, and whether more follow."""
+        self.get(project, job_id)
+        rows, more = self._page(fine_tuning_events, job_id, after, limit)
+        return [event_of(row) for row in rows], more
+
+    def checkpoints(self, project: int, job_id: str, *, after: str | None, limit: int) -> tuple[list[Checkpoint], bool]:
+        """A page of the job's checkpoints, newest first, and whether more follow."""
+        self.get(project, job_id)
+        rows, more = self._page(fine_tuning_checkpoints, job_id, after, limit)
+        return [Checkpoint(**{**row, "metrics": parsed(row["metrics"])}) for row in rows], more
+
+    def checkpoint(self, project: int, checkpoint_id: str) -> Checkpoint | None:
+        """The checkpoint of that id; None when the project has none."""
+        table = fine_tuning_checkpoints
+        query = select(table).join(fine_tuning_jobs, fine_tuning_jobs.c.id == table.c.job)
+        query = query.where(table.c.id == checkpoint_id, fine_tuning_jobs.c.project == project)
+        with self._database.read() as connection:
+            row = connection.execute(query).mappings().first()
+        return Checkpoint(**{**row, "metrics": parsed(row["metrics"])}) if row else None
+
+    def cancel(self, project: int, job_id: str) -> Job:
+        """Ends the job at once; whoever runs it finds its claim gone. Raises Conflict when it has ended."""
+        running = (State.VALIDATING, State.QUEUED, State.RUNNING, State.PAUSED)
+        self._move(project, job_id, running, State.CANCELLED, "The job was cancelled.", "cancel")
+        return self.get(project, job_id)
+
+    def pause(self, project: int, job_id: str) -> Job:
+        """Stops the job where it can go on later. A running one pauses after the step it is in."""
+
+        def write(connection: Connection) -> None:
+            get_job(connection, project, job_id)
+            if jobs.move(connection, job_id, expected=(State.VALIDATING, State.QUEUED), to=State.PAUSED):
+                add_event(connection, job_id, "The job was paused.")
+            elif not jobs.ask_to_pause(connection, job_id):
+                raise Conflict(f"Job {job_id} is {jobs.state_of(connection, job_id)}; it cannot be paused.", param="id")
+
+        self._writer.write(write)
+        return self.get(project, job_id)
+
+    def resume(self, project: int, job_id: str) -> Job:
+        """Queues a paused job again. Raises Conflict when it is not paused."""
+        self._move(project, job_id, (State.PAUSED,), State.VALIDATING, "The job was resumed.", "resume")
+        return self.get(project, job_id)
+
+    def _move(self, project: int, job_id: str, expected: tuple[State, ...], to: State, event: str, verb: str) -> None:
+        def write(connection: Connection) -> None:
+            get_job(connection, project, job_id)
+            if not jobs.move(connection, job_id, expected=expected, to=to):
+                now = jobs.state_of(connection, job_id)
+                raise Conflict(f"Job {job_id} is {now}; it is too late to {verb} it.", param="id")
+            add_event(connection, job_id, event)
+            if to in jobs.ENDED:
+                set_job(connection, job_id, finished_at=int(time.time()), estimated_finish=None)
+
+        self._writer.write(write)
+
+    def _page(self, table: Table, job_id: str, after: str | None, limit: int) -> tuple[list[dict[str, Any]], bool]:
+        query = select(table).where(table.c.job == job_id).order_by(table.c.number.desc()).limit(limit + 1)
+        with self._database.read() as connection:
+            if after is not None:
+                cursor = connection.execute(select(table.c.number).where(table.c.id == after)).scalar()
+                if cursor is None:
+                    raise InvalidRequest(f"No object with id '{after}' to list after.", param="after")
+                query = query.where(table.c.number < cursor)
+            rows = [dict(row) for row in connection.execute(query).mappings()]
+        return rows[:limit], len(rows) > limit
+
+    def _base_of(self, project: int, model: str) -> str:
+        if model == SCRATCH or model in self._settings.students:
+            return model
+        with self._database.read() as connection:
+            tuned = catalog.find_model(connection, project, model)
+        if tuned is not None:
+            return tuned.base
+        students = ", ".join(sorted({SCRATCH, *self._settings.students}))
+        teacher = " It is a teacher." if model in self._settings.teachers else ""
+        raise InvalidRequest(
+            f"The model '{model}' cannot be fine-tuned here.{teacher} Choose one of {students}, or a fine-tuned model.",
+            param="model",
+            code="model_not_found",
+        )
+
+    def _check_file(self, project: int, file_id: str, param: str) -> None:
+        try:
+            file = self._files.get(project, file_id)
+        except NotFound:
+            raise InvalidRequest(
+                f"invalid {param}: {file_id}: no such file.", param=param, code="file_not_found"
+            ) from None
+        if file.purpose != "fine-tune":
+            raise InvalidRequest(
+                f"The file {file_id} has purpose '{file.purpose}'; a {param} needs 'fine-tune'.", param=param
+            )
+
+    def _names(self, base: str, suffix: str | None) -> dict[str, str]:
+        short = ids.random_id("")[:8]
+        tail = f"-{suffix}" if suffix else ""
+        return {
+            "openai_name": f"ft:{base}:{self._settings.organization}:{suffix or ''}:{short}",
+            "azure_name": f"{base}.ft-{secrets.token_hex(16)}{tail}",
+        }
+
+    # --- validation -------------------------------------------------------------------------------
+
+    def validate_waiting(self) -> None:
+        """Moves every new job on to the queue, or to failed when its files cannot be trained on."""
+        with self._database.read() as connection:
+            waiting = jobs.validating(connection, KIND)
+        for job_id in waiting:
+            self._validate(job_id)
+
+    def _validate(self, job_id: str) -> None:
+        with self._database.read() as connection:
+            job = job_of(connection.execute(joined().where(fine_tuning_jobs.c.id == job_id)).one())
+        try:
+            self._check_contents(job, job.training_file, "training_file")
+            if job.validation_file:
+                self._check_contents(job, job.validation_file, "validation_file")
+        except StillroomError as error:
+            problem = error
+            self._writer.write(lambda c: fail_job(c, job_id, problem, expected=(State.VALIDATING,)))
+            return
+
+        def queue(connection: Connection) -> None:
+            if jobs.move(connection, job_id, expected=(State.VALIDATING,), to=State.QUEUED):
+                add_event(connection, job_id, "Files validated, moving job to queued state")
+
+        self._writer.write(queue)
+
+    def _check_contents(self, job: Job, file_id: str, param: str) -> None:
+        try:
+            file = self._files.get(job.project, file_id)
+        except NotFound:
+            raise InvalidTrainingFile(f"The file {file_id} was deleted before the job began.", param=param) from None
+        if file.status is FileStatus.ERROR:
+            raise InvalidTrainingFile(f"The file {file_id} cannot be trained on. {file.status_details}", param=param)
+        examples = file.examples or 0
+        if param == "training_file" and examples < MINIMUM:
+            raise InvalidTrainingFile(
+                f"{file_id} has {examples} example(s), but must have at least {MINIMUM} examples.",
+                param=param,
+                code="invalid_n_examples",
+            )
+        _check_kind(file, param)
+
+
+def _check_kind(file: File, param: str) -> None:
+    if file.image_line is not None:
+        raise InvalidTrainingFile(
+            f"Line {file.image_line} of {file.id} has an image; students here read text only. Leave image rows out.",
+            param=param,
+        )
+    if file.preference_line is not None:
+        raise InvalidTrainingFile(
+            f"Line {file.preference_line} of {file.id} is a preference pair; supervised training needs `messages`.",
+            param=param,
+        )
+    if not file.examples:
+        raise InvalidTrainingFile(f"The file {file.id} has no examples.", param=param, code="invalid_n_examples")

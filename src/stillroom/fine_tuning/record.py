@@ -1,0 +1,140 @@
+"""What a worker records of the job it runs. Every function refuses a claim that no longer holds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, select
+
+from stillroom import billing, catalog, ids, jobs
+from stillroom.config import Price
+from stillroom.errors import Conflict, StillroomError
+from stillroom.fine_tuning.table import (
+    METRICS,
+    Job,
+    add_event,
+    as_json,
+    fail_job,
+    fine_tuning_checkpoints,
+    last_step,
+    set_job,
+)
+from stillroom.jobs import Claim, State
+
+DEPLOYABLE_CHECKPOINTS = 3
+
+
+def record_start(connection: Connection, claim: Claim, started: Mapping[str, Any]) -> None:
+    """The trainer has read its data and chosen its numbers."""
+    jobs.guard(connection, claim)
+    set_job(connection, claim.subject, hyperparameters=as_json(started["hyperparameters"]))
+    resumed = started.get("resumed_from_step")
+    if resumed is None:
+        add_event(connection, claim.subject, "Fine-tuning job started")
+    else:
+        add_event(connection, claim.subject, f"Fine-tuning job goes on from step {resumed}")
+
+
+def record_steps(connection: Connection, claim: Claim, steps: Iterable[Mapping[str, Any]], finish: int | None) -> None:
+    """The numbers of training steps, oldest first, and when the job is expected to end.
+
+    A run that goes on repeats the steps since its saved state: those that have an event get no second.
+    """
+    jobs.guard(connection, claim)
+    known = last_step(connection, claim.subject)
+    for step in (step for step in steps if step["step"] > known):
+        add_event(connection, claim.subject, _step_text(step), type_=METRICS, data=_step_data(step))
+    set_job(connection, claim.subject, estimated_finish=finish)
+
+
+def record_message(connection: Connection, claim: Claim, level: str, message: str) -> None:
+    jobs.guard(connection, claim)
+    add_event(connection, claim.subject, message, level=level)
+
+
+def record_checkpoint(
+    connection: Connection, claim: Claim, job: Job, step: int, metrics: Mapping[str, Any], blob: str
+) -> list[str]:
+    """Names the weights after an epoch; gives the blobs of checkpoints that are now too old to keep."""
+    jobs.guard(connection, claim)
+    names = {"openai_name": f"{job.openai_name}:ckpt-step-{step}", "azure_name": f"{job.azure_name}:ckpt-step-{step}"}
+    if catalog.find_model(connection, job.project, names["openai_name"]) is not None:
+        return []  # recorded before an interruption
+    catalog.add_model(connection, project=job.project, **names, base=job.base, job=job.id, step=step, blob=blob)
+    row = {"id": ids.random_id("ftckpt_"), "job": job.id, "created_at": int(time.time()), "step": step, **names}
+    connection.execute(insert(fine_tuning_checkpoints).values(**row, metrics=as_json(metrics)))
+    add_event(connection, job.id, f"Checkpoint created at step {step}")
+    jobs.forget_crashes(connection, claim)
+    return _drop_old_checkpoints(connection, job)
+
+
+def _drop_old_checkpoints(connection: Connection, job: Job) -> list[str]:
+    table = fine_tuning_checkpoints
+    query = select(table).where(table.c.job == job.id).order_by(table.c.number.desc()).offset(DEPLOYABLE_CHECKPOINTS)
+    dropped: list[str] = []
+    for row in list(connection.execute(query)):
+        try:
+            dropped.append(catalog.delete_model(connection, job.project, row.openai_name).blob)
+        except Conflict:
+            continue  # deployed already, so it stays
+        connection.execute(delete(table).where(table.c.number == row.number))
+    return dropped
+
+
+def finish(
+    connection: Connection, claim: Claim, job: Job, *, blob: str, trained_tokens: int, result_file: str, price: Price
+) -> None:
+    """The job has succeeded: its model, its bill and its end are one transaction."""
+    jobs.release(connection, claim, State.SUCCEEDED)
+    names = {"openai_name": job.openai_name, "azure_name": job.azure_name}
+    catalog.add_model(connection, project=job.project, **names, base=job.base, job=job.id, step=None, blob=blob)
+    entry = billing.Entry(
+        project=job.project,
+        kind=billing.Kind.TRAINING,
+        model=job.base,
+        subject=job.id,
+        trained_tokens=trained_tokens,
+    )
+    billing.record(connection, entry, price)
+    set_job(
+        connection,
+        job.id,
+        finished_at=int(time.time()),
+        estimated_finish=None,
+        trained_tokens=trained_tokens,
+        result_files=as_json([result_file]),
+    )
+    add_event(connection, job.id, f"New fine-tuned model created: {job.openai_name}")
+    add_event(connection, job.id, "The job has successfully completed")
+
+
+def fail(connection: Connection, claim: Claim, error: StillroomError) -> None:
+    """The worker gives the job up. Raises StaleClaim when it is no longer its to give up."""
+    jobs.guard(connection, claim)
+    fail_job(connection, claim.subject, error, expected=(State.RUNNING,))
+
+
+def set_aside(connection: Connection, claim: Claim, to: State) -> None:
+    """The worker has stopped the job where it can go on: PAUSED by wish, or QUEUED for another."""
+    jobs.release(connection, claim, to)
+    text = "The job was paused." if to is State.PAUSED else "The job was interrupted and waits to go on."
+    add_event(connection, claim.subject, text, level="info" if to is State.PAUSED else "warn")
+
+
+def record_crash(connection: Connection, claim: Claim) -> None:
+    """The training process has died; the job goes on from its last saved state."""
+    jobs.count_crash(connection, claim)
+    add_event(
+        connection, claim.subject, "The training process died; the job goes on from its last state.", level="warn"
+    )
+
+
+def _step_text(step: Mapping[str, Any]) -> str:
+    valid = f", validation loss={step['valid_loss']:.2f}" if step.get("valid_loss") is not None else ""
+    return f"Step {step['step']}/{step['total_steps']}: training loss={step['train_loss']:.2f}{valid}"
+
+
+def _step_data(step: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in step.items() if name != "type" and value is not None}
