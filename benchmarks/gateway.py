@@ -65,7 +65,9 @@ def main() -> None:
     _show(figures, asked.concurrency)
 
 
-async def _measure(asked: argparse.Namespace, teacher_url: str, server: Server, teacher_pid: int) -> dict[str, list[float]]:
+async def _measure(
+    asked: argparse.Namespace, teacher_url: str, server: Server, teacher_pid: int
+) -> dict[str, list[float]]:
     figures: dict[str, list[float]] = {way: [] for way in WAYS}
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         for round_number in range(asked.rounds + 1):
@@ -116,7 +118,9 @@ def _show(figures: dict[str, list[float]], concurrency: int) -> None:
     print(f"CPU us per call at concurrency {concurrency}, median of {len(figures['direct'])} rounds (min-max)")
     for way, values in figures.items():
         base = medians["direct stream" if way.endswith("stream") else "direct"]
-        what = "client + teacher" if way.startswith("direct") else f"gateway, {medians[way] / base:.2f} x the direct call"
+        what = (
+            "client + teacher" if way.startswith("direct") else f"gateway, {medians[way] / base:.2f} x the direct call"
+        )
         print(f"{way:>16}: {medians[way]:7.0f} ({min(values):.0f}-{max(values):.0f})  {what}")
 
 

@@ -75,7 +75,7 @@ def _default(value: Any) -> str:
 
 def _errors() -> Iterator[str]:
     yield "# Errors\n"
-    yield "Bodies are `{\"error\": {\"message\", \"type\", \"param\", \"code\"}}` on `/v1`. On `/openai` the same, but where Azure has"
+    yield 'Bodies are `{"error": {"message", "type", "param", "code"}}` on `/v1`. On `/openai` the same, but where Azure has'
     yield "words of its own: 401, unknown deployments and paths, api-versions. Many 400s carry a more exact `code`, OpenAI's where"
     yield "it has one. An error of a teacher is passed on as the teacher said it.\n"
     yield "| error | status | default `code` | when |\n|---|---|---|---|"

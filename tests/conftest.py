@@ -15,12 +15,6 @@ API_VERSION = "2024-10-01-preview"
 PRICE = {"input": 2.5, "output": 10.0}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one file run in one process, so that they share their servers."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.path.stem))
-
-
 @pytest.fixture(scope="session")
 def teacher() -> Iterator[ScriptedTeacher]:
     """A teacher that repeats the last user message."""
@@ -49,5 +43,9 @@ def azure(server: Server) -> AzureOpenAI:
 
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
     """Where skips are forbidden, a test that would skip fails instead."""
-    if os.environ.get("STILLROOM_TESTS_MAY_SKIP") == "0" and call.excinfo and call.excinfo.errisinstance(pytest.skip.Exception):
+    if (
+        os.environ.get("STILLROOM_TESTS_MAY_SKIP") == "0"
+        and call.excinfo
+        and call.excinfo.errisinstance(pytest.skip.Exception)
+    ):
         raise AssertionError(f"{item.nodeid} must not be skipped here: {call.excinfo.value}")

@@ -315,9 +315,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_507_loses_nothing_and_is_over_when_there_is_room(
-    quick: ScriptedTeacher, small_disk: Path
+    teacher: ScriptedTeacher, small_disk: Path
 ) -> None:
-    with Server(small_disk / "data", teachers=teachers(quick)).start() as server:
+    with Server(small_disk / "data", teachers=teachers(teacher)).start() as server:
         made = [chat(server, f"{n}", store=True).json["id"] for n in range(20)]
         ballast = small_disk / "ballast"
         with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):

@@ -17,7 +17,12 @@ TOKENS = st.integers(min_value=0, max_value=10**9)
 @given(TOKENS, TOKENS, TOKENS)
 def test_the_cost_is_the_sum_that_decimal_arithmetic_gives(prompt: int, cached: int, said: int) -> None:
     entry = Entry(
-        project=1, kind=Kind.ANSWER, model="m", prompt_tokens=prompt + cached, cached_tokens=cached, completion_tokens=said
+        project=1,
+        kind=Kind.ANSWER,
+        model="m",
+        prompt_tokens=prompt + cached,
+        cached_tokens=cached,
+        completion_tokens=said,
     )
     price = Price(input=2.5, output=10.0, cached_input=1.25)
     expected = (prompt * Decimal("2.5") + cached * Decimal("1.25") + said * Decimal(10)) / 10**6

@@ -58,9 +58,7 @@ def client(teacher: ScriptedTeacher) -> Iterator[openai.OpenAI]:
 
 
 def strict_client(teacher: ScriptedTeacher, *, key: str = "any") -> openai.OpenAI:
-    return openai.OpenAI(
-        base_url=teacher.url, api_key=key, max_retries=0, timeout=5, _strict_response_validation=True
-    )
+    return openai.OpenAI(base_url=teacher.url, api_key=key, max_retries=0, timeout=5, _strict_response_validation=True)
 
 
 @pytest.fixture
@@ -151,9 +149,7 @@ def test_tool_calls_arrive_whole_and_streamed() -> None:
         whole = ask(client).choices[0]
         assert whole.finish_reason == "tool_calls"
         assert whole.message.tool_calls[0].model_dump() == CALL
-        with client.chat.completions.stream(
-            model="any", messages=[{"role": "user", "content": "Look."}]
-        ) as stream:
+        with client.chat.completions.stream(model="any", messages=[{"role": "user", "content": "Look."}]) as stream:
             streamed = stream.get_final_completion().choices[0]
         assert streamed.message.content is None
         assert streamed.message.tool_calls
@@ -215,13 +211,9 @@ def test_models_lists_the_teachers_model(teacher: ScriptedTeacher, client: opena
     assert teacher.calls == 0
 
 
-def test_embeddings_are_the_same_in_both_encodings(
-    client: openai.OpenAI, lenient_client: openai.OpenAI
-) -> None:
+def test_embeddings_are_the_same_in_both_encodings(client: openai.OpenAI, lenient_client: openai.OpenAI) -> None:
     packed = lenient_client.embeddings.create(model="any", input=["tea", "coffee", "tea"]).data
-    plain = client.embeddings.create(
-        model="any", input=["tea", "coffee", "tea"], encoding_format="float"
-    ).data
+    plain = client.embeddings.create(model="any", input=["tea", "coffee", "tea"], encoding_format="float").data
     assert [p.embedding for p in packed] == [p.embedding for p in plain]
     assert packed[0].embedding == packed[2].embedding != packed[1].embedding
     assert len(packed[0].embedding) == 16
@@ -272,9 +264,7 @@ def test_an_answer_takes_its_time_streamed_or_not() -> None:
 # Faults.
 
 
-def test_faults_are_used_up_one_by_one_and_then_all_is_well(
-    teacher: ScriptedTeacher, client: openai.OpenAI
-) -> None:
+def test_faults_are_used_up_one_by_one_and_then_all_is_well(teacher: ScriptedTeacher, client: openai.OpenAI) -> None:
     teacher.script(Status(code=429, headers={"Retry-After": "1"}), None, Status(code=503, body="busy"))
     with pytest.raises(openai.RateLimitError) as limited:
         ask(client)
@@ -359,9 +349,7 @@ def test_cut_stream_resets_the_connection_after_what_was_sent(teacher: ScriptedT
     teacher.script(CutStream(after_chunks=2))
     request = json.dumps({"messages": [{"role": "user", "content": TEXT}], "stream": stream}).encode()
     with socket.create_connection(("127.0.0.1", int(teacher.url.split(":")[2].split("/")[0]))) as wire:
-        wire.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(request)
-        )
+        wire.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(request))
         wire.sendall(request)
         received = b""
         with pytest.raises(ConnectionResetError):
@@ -430,9 +418,7 @@ def test_the_connection_can_be_closed_at_once(teacher: ScriptedTeacher, client: 
 
 
 @pytest.mark.parametrize("fault", [Status(code=500), BadJson(), CutStream(after_chunks=0), CloseAtOnce()])
-def test_faults_hit_embeddings_too(
-    teacher: ScriptedTeacher, lenient_client: openai.OpenAI, fault: Fault
-) -> None:
+def test_faults_hit_embeddings_too(teacher: ScriptedTeacher, lenient_client: openai.OpenAI, fault: Fault) -> None:
     teacher.script(fault)
     with pytest.raises((openai.APIError, json.JSONDecodeError)):
         lenient_client.embeddings.create(model="any", input="tea")
@@ -493,9 +479,6 @@ def test_the_command_serves_the_triage_expert_until_its_input_closes() -> None:
         assert process.stdin is not None
         url = process.stdout.readline().strip()
         with openai.OpenAI(base_url=url, api_key="any") as client:
-            assert (
-                json.loads(ask(client, "I was charged twice.").choices[0].message.content)["team"]
-                == "payments"
-            )
+            assert json.loads(ask(client, "I was charged twice.").choices[0].message.content)["team"] == "payments"
         process.stdin.close()
         assert process.wait(timeout=5) == 0

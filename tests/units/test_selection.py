@@ -65,7 +65,7 @@ def test_the_rows_are_the_conversations_oldest_first_and_pass_the_check(platform
 def test_nine_are_refused_with_the_number_and_ten_are_enough(platform: Platform) -> None:
     for i in range(9):
         store(platform, f"q{i}")
-    with pytest.raises(InvalidRequest, match="matches 9 completions.*at least 10"):
+    with pytest.raises(InvalidRequest, match=r"matches 9 completions.*at least 10"):
         select(platform)
     store(platform, "q9")
     assert select(platform).training_examples == 10

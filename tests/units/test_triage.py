@@ -164,9 +164,7 @@ def test_the_sides_hold_whatever_the_seed_because_every_pair_has_one() -> None:
 
 
 @pytest.mark.parametrize("n", [1_000, 5_000])
-def test_every_sentence_of_the_held_out_tickets_occurs_in_training(
-    n: int, held_out_parts: list[Parts]
-) -> None:
+def test_every_sentence_of_the_held_out_tickets_occurs_in_training(n: int, held_out_parts: list[Parts]) -> None:
     learnt = [set(column) for column in zip(*map(parts, TRAINING[:n]), strict=True)]
     examined = [set(column) for column in zip(*held_out_parts, strict=True)]
     assert all(asked <= known for asked, known in zip(examined, learnt, strict=True))
