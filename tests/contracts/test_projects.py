@@ -76,7 +76,7 @@ def test_another_projects_object_is_not_found(shared: tuple[Server, dict[str, st
 
 @pytest.mark.parametrize("path", ["chat/completions", "files", "fine_tuning/jobs", "stillroom/keys", "stillroom/usage"])
 def test_lists_hold_ones_own_things_only(shared: tuple[Server, dict[str, str]], path: str) -> None:
-    server, objects = shared
+    server, _ = shared
     theirs = send(server, "GET", f"/v1/{path}", key=THEIR_KEY).json["data"]
     ours = send(server, "GET", f"/v1/{path}", key=server.key).json["data"]
     assert ours

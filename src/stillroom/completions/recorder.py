@@ -5,6 +5,7 @@ Packing happens in the caller's thread, so that the writer only writes.
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import Future
 
 from sqlalchemy import Connection
@@ -13,6 +14,8 @@ from stillroom import billing
 from stillroom.completions import table
 from stillroom.config import Price
 from stillroom.store.writer import Writer
+
+log = logging.getLogger(__name__)
 
 
 class Recorder:
@@ -37,4 +40,9 @@ class Recorder:
 
     def meter(self, entry: billing.Entry, price: Price) -> None:
         """Records what an unstored answer cost, without making anyone wait for the commit."""
-        self._writer.submit(lambda connection: billing.record(connection, entry, price))
+        self._writer.submit(lambda connection: billing.record(connection, entry, price)).add_done_callback(_warn)
+
+
+def _warn(metered: Future[None]) -> None:
+    if (error := metered.exception()) is not None:
+        log.warning("an unstored answer could not be metered: %s", error)
