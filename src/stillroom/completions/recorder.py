@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from stillroom import billing
 from stillroom.completions import table
 from stillroom.config import Price
+from stillroom.errors import StoreUnavailable
 from stillroom.store.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -40,9 +41,14 @@ class Recorder:
 
     def meter(self, entry: billing.Entry, price: Price) -> None:
         """Records what an unstored answer cost, without making anyone wait for the commit."""
-        self._writer.submit(lambda connection: billing.record(connection, entry, price)).add_done_callback(_warn)
+        try:
+            metered = self._writer.submit(lambda connection: billing.record(connection, entry, price))
+        except StoreUnavailable as error:
+            _warn(error)  # the answer is there; that it cannot be counted is no reason to withhold it
+        else:
+            metered.add_done_callback(lambda done: _warn(done.exception()))
 
 
-def _warn(metered: Future[None]) -> None:
-    if (error := metered.exception()) is not None:
+def _warn(error: BaseException | None) -> None:
+    if error is not None:
         log.warning("an unstored answer could not be metered: %s", error)
