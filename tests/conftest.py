@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from openai import AzureOpenAI, OpenAI
@@ -31,21 +31,24 @@ def server(teacher: ScriptedTeacher, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture
-def client(server: Server) -> OpenAI:
+def client(server: Server) -> Iterator[OpenAI]:
     """OpenAI's SDK, which checks every answer against its types."""
-    return OpenAI(base_url=f"{server.url}/v1", api_key=server.key, max_retries=0, _strict_response_validation=True)
+    url = f"{server.url}/v1"
+    with OpenAI(base_url=url, api_key=server.key, max_retries=0, _strict_response_validation=True) as opened:
+        yield opened
 
 
 @pytest.fixture
-def azure(server: Server) -> AzureOpenAI:
-    return AzureOpenAI(azure_endpoint=server.url, api_key=server.key, api_version=API_VERSION, max_retries=0)
+def azure(server: Server) -> Iterator[AzureOpenAI]:
+    with AzureOpenAI(azure_endpoint=server.url, api_key=server.key, api_version=API_VERSION, max_retries=0) as opened:
+        yield opened
 
 
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Where skips are forbidden, a test that would skip fails instead."""
-    if (
-        os.environ.get("STILLROOM_TESTS_MAY_SKIP") == "0"
-        and call.excinfo
-        and call.excinfo.errisinstance(pytest.skip.Exception)
-    ):
-        raise AssertionError(f"{item.nodeid} must not be skipped here: {call.excinfo.value}")
+    report = yield
+    if report.skipped and os.environ.get("STILLROOM_TESTS_MAY_SKIP") == "0":
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} must not be skipped here: {report.longrepr}"
+    return report

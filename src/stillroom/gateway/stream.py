@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
@@ -22,10 +21,7 @@ from stillroom.completions.table import Status
 from stillroom.errors import StillroomError, TeacherFailed, TeacherRefused, TeacherTimeout
 from stillroom.gateway.ask import ask, passed_headers
 from stillroom.gateway.complete import Call, Gateway, Started
-
-EVENT_END = re.compile(rb"\r?\n\r?\n")
-EVENT_BYTES = 16 * 1024 * 1024  # a longer event is no chat chunk
-DONE_EVENT = b"data: [DONE]\n\n"
+from stillroom.gateway.events import DONE_EVENT, check_first, data_of, error_event, is_usage, parse_chunk, split_events
 
 Send = Callable[[bytes], Awaitable[None]]
 
@@ -100,7 +96,7 @@ class Stream:
         if "error" in chunk:
             return event, True
         self._chunks.append(chunk)
-        if _is_usage(chunk) and not self._started.call.request.wants_usage:
+        if is_usage(chunk) and not self._started.call.request.wants_usage:
             return b"", False
         return self._with_our_id(event, chunk), False
 
@@ -156,51 +152,8 @@ async def _first_event(events: AsyncIterator[bytes], gateway: Gateway, call: Cal
         raise TeacherTimeout(f"The teacher '{call.name}' did not begin its answer in time.") from error
     if first is None:
         raise TeacherFailed(f"'{call.name}' answered with an empty stream.")
-    _check_first(data_of(first), call.name)
+    check_first(data_of(first), call.name)
     return first
-
-
-def error_event(error: StillroomError) -> bytes:
-    """The event by which a failure in the middle of a stream is told."""
-    body = {"message": error.message, "type": "server_error", "param": error.param, "code": error.code}
-    return b"data: " + msgspec.json.encode({"error": body}) + b"\n\n"
-
-
-async def split_events(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Whole events, each with the blank line that ends it, however the bytes were cut on the way.
-
-    An end of the stream also ends its last event.
-    """
-    pending, searched = b"", 0
-    async for piece in pieces:
-        pending += piece
-        start = 0
-        for end in EVENT_END.finditer(pending, searched):
-            yield pending[start : end.end()]
-            start = end.end()
-        pending = pending[start:]
-        searched = max(0, len(pending) - len(b"\r\n\r\n") + 1)
-        if len(pending) > EVENT_BYTES:
-            raise TeacherFailed(f"The upstream sent an event of more than {EVENT_BYTES} bytes.")
-    if pending.strip():
-        yield pending
-
-
-def data_of(event: bytes) -> bytes:
-    """The event's data, its lines joined; empty for a comment."""
-    lines = (line.strip() for line in event.splitlines())
-    return b"\n".join(line[5:].strip() for line in lines if line.startswith(b"data:"))
-
-
-def parse_chunk(payload: bytes, name: str) -> dict[str, Any]:
-    """The chunk as an object. Raises TeacherFailed when it is none."""
-    try:
-        chunk = msgspec.json.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise TeacherFailed(f"'{name}' streamed something that is not JSON.") from error
-    if not chat.is_chunk(chunk):
-        raise TeacherFailed(f"'{name}' streamed something that is not a chat completion chunk.")
-    return dict(chunk)
 
 
 async def _ask(gateway: Gateway, started: Started) -> Answer:
@@ -221,18 +174,3 @@ async def _ask(gateway: Gateway, started: Started) -> Answer:
 
 def _body(started: Started, *, ask_usage: bool) -> bytes:
     return started.call.request.forwarded(started.target.upstream_model, ask_usage=ask_usage)
-
-
-def _check_first(payload: bytes, name: str) -> None:
-    if payload == chat.DONE:
-        raise TeacherFailed(f"'{name}' answered with an empty stream.")
-    chunk = parse_chunk(payload, name)
-    if "error" in chunk:
-        error = chunk["error"] if isinstance(chunk["error"], dict) else {}
-        raise TeacherFailed(str(error.get("message") or f"'{name}' answered with an error."))
-    if "choices" not in chunk:
-        raise TeacherFailed(f"'{name}' streamed something that is not a chat completion chunk.")
-
-
-def _is_usage(chunk: Mapping[str, Any]) -> bool:
-    return not chunk.get("choices") and isinstance(chunk.get("usage"), dict)

@@ -44,7 +44,8 @@ class HttpAnswer:
         pieces = self._response.content.iter_any()
         while True:
             try:
-                async with asyncio.timeout(idle_seconds):
+                # How long the first may take is the gateway's to say: a teacher thinks before it speaks.
+                async with asyncio.timeout(idle_seconds if taken else None):
                     piece = await anext(pieces, None)
             except TimeoutError as error:
                 raise TeacherTimeout(f"The teacher '{self._name}' fell silent in the middle of its answer.") from error

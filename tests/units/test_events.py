@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stillroom.errors import TeacherFailed
-from stillroom.gateway.stream import EVENT_BYTES, data_of, split_events
+from stillroom.gateway.events import EVENT_BYTES, data_of, split_events
 
 BODY = (
     b': hello\n\ndata: {"a":1}\n\nevent: x\ndata: {"b":"\xe6\x97\xa5 \\n\\n"}\r\n\r\n'
