@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,9 +28,11 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     DynamicCache,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Qwen3Config,
@@ -179,13 +182,21 @@ def _open_folder(folder: Path, reference: BaseReference) -> Student:
     if not tokenizer.chat_template:
         tokenizer.chat_template = CHATML
         notes = (f"{reference.name} has no chat template; a plain ChatML one is used.",)
-    model = _model_of(folder)
+    config = _config_of(folder)
+    window = _remove_window(config)
+    model = _model_of(folder, config)
+    context_tokens = min(_context_tokens(model, folder), window or sys.maxsize)
+    if window:
+        notes = (
+            *notes,
+            f"{reference.name} attends to windows; its context is limited to one, {context_tokens} tokens.",
+        )
     return Student(
         model=model.to(best_device()),
         template=ChatTemplate(tokenizer, end_ids=_end_ids(model, tokenizer, folder), name=reference.name),
         training=Training.ADAPTER,
         base=_pinned(reference, folder),
-        context_tokens=_context_tokens(model, folder),
+        context_tokens=context_tokens,
         notes=notes,
     )
 
@@ -252,10 +263,35 @@ def _fetching_problem(error: Exception, revision: str | None) -> str:
             return f"cannot be fetched from the hub: {error}"
 
 
-def _model_of(folder: Path) -> PreTrainedModel:
+def _config_of(folder: Path) -> PreTrainedConfig:
+    try:
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise BaseModelUnusable(f"The config.json of {folder} cannot be used: {error}", param="model") from error
+    assert isinstance(config, PreTrainedConfig)
+    return config
+
+
+def _remove_window(config: PreTrainedConfig) -> int | None:
+    """Makes full attention of windows that all layers share; gives the window, within which both are the same.
+
+    None, and nothing done, where there is none or layers differ.
+    """
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None) or []
+    if not isinstance(window, int) or set(kinds) - {"sliding_attention"}:
+        return None
+    config.sliding_window = None
+    if kinds:
+        config.layer_types = ["full_attention"] * len(kinds)
+    return window
+
+
+def _model_of(folder: Path, config: PreTrainedConfig) -> PreTrainedModel:
     try:
         opened: Any = AutoModelForCausalLM.from_pretrained(
             str(folder),
+            config=config,
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from stillroom.student.adapters import Lora
 from stillroom.student.base_models import Student, open_base
@@ -114,6 +114,7 @@ def save_tiny_base(folder: Path, rows: list[Row], architecture: str, *, chat_tem
     kinds: dict[str, Any] = {
         "llama": (LlamaConfig, LlamaForCausalLM),
         "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+        "mistral": (MistralConfig, MistralForCausalLM),
     }
     config, model = kinds[architecture]
     model(config(**shape)).save_pretrained(str(folder))

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import MistralForCausalLM
 
 from stillroom.errors import BaseModelUnusable
 from stillroom.student.adapters import Lora
@@ -71,7 +73,7 @@ def _sliding_windows(folder: Path) -> None:
         folder / "config.json",
         use_sliding_window=True,
         sliding_window=64,
-        layer_types=["sliding_attention"] * 2,
+        layer_types=["sliding_attention", "full_attention"],
     )
 
 
@@ -95,6 +97,24 @@ def test_an_unusable_folder_is_refused_by_name_with_a_remedy(
     with pytest.raises(BaseModelUnusable, match=words) as caught:
         _open(folder, tmp_path)
     assert str(folder) in caught.value.message
+
+
+def test_a_base_of_windows_has_the_context_of_one_within_which_it_is_the_same(
+    tmp_path: Path, ticket_rows: list[Row]
+) -> None:
+    folder = save_tiny_base(tmp_path / "windows", ticket_rows, "mistral")
+    _edit(folder / "config.json", sliding_window=24)
+    student = _open(folder, tmp_path)
+    assert student.context_tokens == 24
+    assert "limited to one, 24 tokens" in student.notes[0]
+    ids = torch.arange(24)[None] % 50
+    with torch.no_grad():
+        windowed = MistralForCausalLM.from_pretrained(folder, dtype=torch.float32)(ids).logits
+        ours = student.model(ids).logits
+        beyond = torch.arange(30)[None] % 50
+        differs = MistralForCausalLM.from_pretrained(folder, dtype=torch.float32)(beyond).logits
+        assert torch.allclose(ours, windowed, atol=1e-5)
+        assert not torch.allclose(student.model(beyond).logits, differs, atol=1e-5)
 
 
 def test_a_base_without_chat_template_gets_ours_and_its_owner_is_told(tmp_path: Path, ticket_rows: list[Row]) -> None:
