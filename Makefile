@@ -13,7 +13,7 @@ install: .venv/installed
 
 test: .venv/installed-dev
 	$(MAKE) check
-	.venv/bin/pytest -n 2 --dist loadfile $(PYTEST_FLAGS)
+	.venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 check: .venv/installed-dev
 	.venv/bin/ruff check src tests benchmarks
