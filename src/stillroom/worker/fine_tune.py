@@ -43,6 +43,7 @@ class FineTune:
         self._flushed = 0.0
         self._pace: tuple[float, int] | None = None
         self._stopping_for: State | None = None
+        self._concluded = False
         self._child: Child | None = None
 
     async def run(self) -> None:
@@ -138,12 +139,13 @@ class FineTune:
             await self._checkpoint(message)
         elif kind == "done":
             await self._finish(message)
+            self._concluded = True
         elif kind == "error":
             raise TrainingFailed(message["message"], code=message["code"], param=message.get("param"))
         elif kind == "stopped":
             to = self._stopping_for or State.QUEUED
             await self._write(lambda c: fine_tuning.set_aside(c, self._claim, to))
-            self._stopping_for = None
+            self._concluded = True
 
     async def _flush(self) -> None:
         steps, self._steps = self._steps, []
@@ -201,8 +203,8 @@ class FineTune:
     # --- after ------------------------------------------------------------------------------------
 
     async def _conclude(self, status: int) -> None:
-        if status == 0:
-            return
+        if self._concluded:
+            return  # what the process still does on its way out changes nothing
         assert self._child is not None
         log.error("the trainer of %s ended with status %s:\n%s", self._job.id, status, self._child.last_words())
         if status < 0 and self._claim.crashes + 1 < self._platform.settings.training.attempts:
