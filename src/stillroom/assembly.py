@@ -14,7 +14,7 @@ from stillroom import auth, jobs
 from stillroom.auth import Keys
 from stillroom.clock import Clock
 from stillroom.completions.recorder import Recorder
-from stillroom.config import Settings
+from stillroom.config import Settings, secret
 from stillroom.datasets.files import Files
 from stillroom.errors import ConfigurationError
 from stillroom.fine_tuning import FineTuning
@@ -60,6 +60,8 @@ def open_platform(settings: Settings, *, as_server: bool = True, clock: Clock | 
     A server locks the folder, so that there is one on it at a time; a worker beside it does not.
     Raises ConfigurationError when the folder cannot be used.
     """
+    for teacher in settings.teachers.values():
+        secret(teacher.api_key)  # one that is missing must be said before anything is made
     clock = clock or Clock()
     folder = _prepare(settings.folder)
     lock = _lock(folder) if as_server else None

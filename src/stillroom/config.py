@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
 import msgspec
@@ -23,7 +24,12 @@ log = logging.getLogger(__name__)
 PREFIX = "STILLROOM_"
 CLIENT_VARIABLES = {"STILLROOM_URL", "STILLROOM_API_KEY", "STILLROOM_CONFIG"}
 MICRO = 1_000_000
+FINE_TUNED = "ft:"  # how names of fine-tuned models begin
+ORGANIZATION = re.compile(r"[A-Za-z0-9_-]{1,64}")
 SCRATCH = "scratch-small"  # the built-in student base, always there
+
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,7 +76,7 @@ class Student(Section, frozen=True, kw_only=True):
     """A base model that can be fine-tuned and served here, named by the table."""
 
     path: str = ""
-    """A hub id or a local folder with safetensors weights."""
+    """A hub id, or a local folder with safetensors weights (relative to where the server was started)."""
     revision: str = ""
     """The hub revision to pin. Default: the newest."""
     price: Price = Price()
@@ -88,7 +94,7 @@ class GatewaySettings(Section, frozen=True, kw_only=True):
     """How long a stream may fall silent between two chunks."""
     total_seconds: float = 600.0
     """How long one call may take in all, retries included."""
-    attempts: int = 3
+    attempts: Count = 3
     """How often a teacher is asked at most, when it cannot be reached or answers 408, 429 or 5xx."""
     chat_body_bytes: int = 64 * 1024 * 1024
     """The largest chat request taken; larger ones get 413."""
@@ -107,7 +113,7 @@ class TrainingSettings(Section, frozen=True, kw_only=True):
     """CPU threads a training process uses. 0: all cores."""
     checkpoint_seconds: float = 30.0
     """How often a running job saves the state it can go on from after a crash."""
-    attempts: int = 3
+    attempts: Count = 3
     """How often a job's process may die between two checkpoints before the job counts as failed."""
 
 
@@ -154,10 +160,14 @@ class Settings(Section, frozen=True, kw_only=True):
         return Path(self.data).expanduser().resolve()
 
 
+TABLES: dict[str, type[Section]] = {"teachers": Teacher, "students": Student}
+"""The tables whose names are their owner's choice."""
+
+
 def load(path: str | None = None, **flags: Any) -> Settings:
     """The settings from file, then environment, then flags; each overrides what came before.
 
-    A flag that is None was not given. Raises ConfigurationError naming the field and its source.
+    A flag that is None was not given. Raises ConfigurationError naming the table and field.
     """
     values = _from_file(path)
     _merge(values, _from_environment(dict(os.environ)))
@@ -237,24 +247,70 @@ def _merge(values: dict[str, Any], over: dict[str, Any]) -> None:
 
 
 def _convert(values: dict[str, Any]) -> Settings:
+    known = {field.name: field.type for field in msgspec.structs.fields(Settings)}
+    named: dict[str, Any] = dict(values)
+    for name, value in values.items():
+        if name in TABLES and isinstance(value, dict):
+            kind = TABLES[name]
+            named[name] = {key: _section(inner, kind, f'[{name}."{key}"]') for key, inner in value.items()}
+        elif isinstance(value, dict) and name in known:
+            named[name] = _section(value, known[name], f"[{name}]")
+    settings = _section(named, Settings, "at the top level")
+    assert isinstance(settings, Settings)
+    return settings
+
+
+def _section(value: Any, kind: Any, where: str) -> Any:
     try:
         # Not strict, so that the environment's text becomes the numbers it spells.
-        return msgspec.convert(values, Settings, strict=False)
+        return msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f"The configuration is wrong: {error}") from error
+        raise ConfigurationError(f"The configuration is wrong, {where}: {error}.{_hint(error, kind, value)}") from error
+
+
+def _hint(error: msgspec.ValidationError, kind: type[Section], value: Any) -> str:
+    """What would be right: the fields there are, the words that are allowed, the quotes that are missing."""
+    text = str(error)
+    if "unknown field" in text:
+        if isinstance(value, dict) and any(
+            isinstance(inner, dict) and name != "price" for name, inner in value.items()
+        ):
+            return ' A name with a dot must be quoted: [teachers."gpt-4.1"].'
+        return f" Known are: {', '.join(kind.__struct_fields__)}."
+    path = text.rpartition("$.")[2].rstrip("`")
+    for field in msgspec.structs.fields(kind):
+        if field.name == path and get_origin(field.type) is Literal:
+            return f" Allowed are: {', '.join(get_args(field.type))}."
+    variable = next((name for name, way in variables().items() if way[-1] == path and name in os.environ), None)
+    return f" It was set by {variable}." if variable else ""
 
 
 def _check(settings: Settings) -> None:
     for name, teacher in settings.teachers.items():
         _check_teacher(name, teacher)
     for name, student in settings.students.items():
-        if not student.path and name != SCRATCH:
-            raise ConfigurationError(f'[students."{name}"] needs `path`: a hub id or a local folder.', param="path")
+        _check_student(name, student)
+    if not ORGANIZATION.fullmatch(settings.organization):
+        raise ConfigurationError(
+            f"`organization` is {settings.organization!r}; it becomes part of model names: letters, digits, '-' and '_'.",
+            param="organization",
+        )
     if not 0 <= settings.port < 65536 or not 0 <= settings.tls_port < 65536:
         raise ConfigurationError("`port` and `tls_port` must be between 0 and 65535.", param="port")
 
 
+def _check_student(name: str, student: Student) -> None:
+    if not student.path and name != SCRATCH:
+        raise ConfigurationError(f'[students."{name}"] needs `path`: a hub id or a local folder.', param="path")
+    if student.path.startswith((".", "/", "~")) and not Path(student.path).expanduser().is_dir():
+        raise ConfigurationError(f'[students."{name}"]: there is no folder {student.path}.', param="path")
+
+
 def _check_teacher(name: str, teacher: Teacher) -> None:
+    if name == SCRATCH or name.startswith(FINE_TUNED):
+        raise ConfigurationError(
+            f'[teachers."{name}"]: that name belongs to students; choose another.', param="teachers"
+        )
     field = "endpoint" if teacher.kind == "azure" else "base_url"
     address = getattr(teacher, field)
     if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:

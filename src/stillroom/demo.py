@@ -10,7 +10,9 @@ import asyncio
 import json
 import os
 import secrets
+import shlex
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -83,6 +85,7 @@ def run(asked: Demo) -> None:
     if find_spec("openai") is None:
         raise MissingExtra("`stillroom demo` needs `pip install 'stillroom[students,demo]'`.")
     console = Console(stderr=asked.json, highlight=False, soft_wrap=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that what was started is ended too
     with ExitStack() as stack:
         teacher = asked.teacher or SCRIPTED
         teachers = {} if asked.teacher else {SCRIPTED: _scripted(stack.enter_context(_scripted_teacher()))}
@@ -115,8 +118,7 @@ def _scripted_teacher() -> Iterator[str]:
 def _server(asked: Demo, teachers: dict[str, Any]) -> Iterator[tuple[str, str, subprocess.Popen[bytes]]]:
     """`stillroom serve` on the demo's data folder; gives its URL, a key, and the process."""
     folder = Path(asked.data).expanduser().resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "server.json").unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     command = [sys.executable, "-m", "stillroom", "serve", "--data", str(folder), "--port", str(asked.port)]
     if asked.config:
         command += ["--config", asked.config]
@@ -137,12 +139,14 @@ def _server(asked: Demo, teachers: dict[str, Any]) -> Iterator[tuple[str, str, s
 
 def _await_server(folder: Path, process: subprocess.Popen[bytes]) -> str:
     until = time.monotonic() + START_SECONDS
+    file = folder / "server.json"
     while time.monotonic() < until and process.poll() is None:
-        if (folder / "server.json").exists():
-            return str(json.loads((folder / "server.json").read_text())["url"])
+        known = json.loads(file.read_text()) if file.exists() else {}
+        if known.get("pid") == process.pid:  # and not another server's that runs on this folder
+            return str(known["url"])
         time.sleep(0.05)
     last = (folder / "server.log").read_text().strip().splitlines()[-1:]
-    raise ConfigurationError(f"The server did not start: {' '.join(last)}")
+    raise ConfigurationError(f"The server did not start. {' '.join(last).removeprefix('Error: ')}")
 
 
 def _scripted(url: str) -> dict[str, Any]:
@@ -226,6 +230,7 @@ async def _train(
         method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": epochs}}},
     )
     losses: dict[int, float] = {}
+    said = 0  # tenths of the way that were told where no bar can be drawn
     columns = (TextColumn("   {task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("loss {task.fields[loss]}"), console=console) as progress:
         bar = progress.add_task("starting", total=None, loss="-")
@@ -234,6 +239,9 @@ async def _train(
             step, total = await _read_losses(client, job.id, losses)
             loss = f"{losses[step]:.4f}" if step else "-"
             progress.update(bar, completed=step, total=total, description=job.status, loss=loss)
+            if not console.is_terminal and total and step * 10 // total > said:
+                said = step * 10 // total
+                console.print(f"   step {step}/{total}: loss {loss}")
             if job.status in ("succeeded", "failed", "cancelled"):
                 break
             await asyncio.sleep(LOOK_SECONDS)
@@ -349,8 +357,9 @@ def _show(console: Console, tickets: list[str], teacher: Side, student: Side, fi
     agreeing = [i for i in range(len(tickets)) if i not in differing]
     for i in [*agreeing[: SHOWN - len(differing[:2])], *differing[:2]]:
         console.print(f"   ticket   {_short(tickets[i])}", markup=False)
-        console.print(f"   teacher  {teacher.answers[i]}", markup=False)
-        console.print(f"   student  {student.answers[i]}{'   <- differs' if i in differing else ''}\n", markup=False)
+        console.print(f"   teacher  {_short(teacher.answers[i])}", markup=False)
+        mark = "   <- differs" if i in differing else ""
+        console.print(f"   student  {_short(student.answers[i])}{mark}\n", markup=False)
     table = Table("", "teacher", "student", box=None, header_style="bold", pad_edge=False)
     rows = (
         ("prompt tokens a call", "prompt_tokens", "{:.0f}"),
@@ -362,8 +371,9 @@ def _show(console: Console, tickets: list[str], teacher: Side, student: Side, fi
     for label, name, form in rows:
         table.add_row(label, form.format(getattr(teacher, name)), form.format(getattr(student, name)))
     console.print(table)
-    console.print("   The scripted teacher answers at once; its latency says nothing about a real one.", style="dim")
-    console.print("   Prices are assumptions: set your own in stillroom.toml.", style="dim")
+    if teacher.name == SCRIPTED:
+        console.print("   The scripted teacher answers at once; its latency says nothing of a real one's.", style="dim")
+        console.print("   The prices are assumptions: set your own in stillroom.toml.", style="dim")
     share, count = figures["agreement"], figures["held_out"]
     console.print(
         f"[bold]Agreement: {share:.1%}[/bold] ({round(share * count)} of {count} answers are the same, letter for letter; "
@@ -375,12 +385,18 @@ def _show(console: Console, tickets: list[str], teacher: Side, student: Side, fi
 def _closing_words(console: Console, asked: Demo, url: str) -> None:
     if asked.exit:
         return
+    folder = Path(asked.data).expanduser().resolve()
+    prompt = folder / "system-prompt.txt"
+    prompt.write_text(triage.SYSTEM_PROMPT)
     stillroom = "stillroom" if shutil.which("stillroom") else str(Path(sys.executable).with_name("stillroom"))
+    ticket = triage.tickets(1, seed=3, split=triage.Split.HELD_OUT)[0]
+    at = f"--data {shlex.quote(str(folder))}"
     console.print(
-        f"\nThe server stays up at [bold]{url}[/bold] until you press Ctrl-C. In another terminal:\n"
-        f'   eval "$({stillroom} env --shell --data {asked.data})"    # points the openai package here\n'
-        f"   {stillroom} chat {DEPLOYMENT} --data {asked.data} --system '...' 'My invoice is wrong!'\n"
-        f"   {stillroom} completions list --metadata app=ticket-triage --data {asked.data}"
+        f"\nThe server stays up at {url} until you press Ctrl-C. In another terminal:\n"
+        f'   eval "$({stillroom} env --shell {at})"    # points the openai package here\n'
+        f"   {stillroom} completions list --metadata app=ticket-triage {at}\n"
+        f'   {stillroom} chat {DEPLOYMENT} {at} --system "$(cat {shlex.quote(str(prompt))})" {shlex.quote(ticket)}',
+        markup=False,
     )
 
 

@@ -103,6 +103,12 @@ def state_of(connection: Connection, subject: str) -> State:
     return State(connection.execute(select(jobs.c.state).where(jobs.c.subject == subject)).scalar_one())
 
 
+def find_state(connection: Connection, subject: str) -> State | None:
+    """None when there is no such job."""
+    found = connection.execute(select(jobs.c.state).where(jobs.c.subject == subject)).scalar()
+    return State(found) if found else None
+
+
 def move(connection: Connection, subject: str, *, expected: tuple[State, ...], to: State) -> bool:
     """Sets the state if it is one of those expected; False when it is not. Ends any claim."""
     statement = (

@@ -108,7 +108,9 @@ class _Exchange:
         azure.check_version(location, query)
         method = self._scope["method"]
         is_chat = location.segments == routes.CHAT and method == "POST"
-        route, parameters = (None, {}) if is_chat else routes.find(table, method, location.segments)
+        route, parameters = (
+            (None, {}) if is_chat else routes.find(table, method, location.segments, self._scope["path"])
+        )
         call = Call(
             platform=self._platform,
             principal=principal,
@@ -119,6 +121,7 @@ class _Exchange:
             query=query,
             headers=headers,
             request_id=self._request_id,
+            scheme=self._scope["scheme"],
             receive=self._receive,
         )
         if route is None or not route.raw:

@@ -195,7 +195,7 @@ def _account_path(call: Call) -> str:
 
 
 def _own_address(call: Call) -> str:
-    return f"http://{call.headers.get('host', '127.0.0.1')}/"
+    return f"{call.scheme}://{call.headers.get('host', '127.0.0.1')}/"
 
 
 def _iso(seconds: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from stillroom import catalog
 from stillroom.api.wire import Call, Dialect, Reply
 from stillroom.config import SCRATCH
-from stillroom.errors import ModelNotFound
+from stillroom.errors import InvalidRequest, ModelNotFound
 
 FAR_FUTURE = 4_102_444_800  # 2100-01-01: nothing here is ever retired by someone else
 
@@ -24,8 +24,11 @@ def retrieve(call: Call) -> Reply:
 
 
 def delete(call: Call) -> Reply:
-    """Delete a fine-tuned model and its weights; refused while it is deployed."""
+    """Delete a fine-tuned model, or one checkpoint, and its weights; refused while it is deployed."""
     name = call.parameters["model"]
+    settings = call.platform.settings
+    if name in settings.teachers or name in settings.students or name == SCRATCH:
+        raise InvalidRequest(f"'{name}' is not a fine-tuned model; the configuration names it.", param="model")
     model = call.platform.writer.write(lambda c: catalog.delete_model(c, call.project, name))
     call.platform.blobs.delete(model.blob)
     return Reply(body={"id": name, "object": "model", "deleted": True})

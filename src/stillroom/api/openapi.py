@@ -19,6 +19,7 @@ from stillroom.api.wire import Call, Reply
 
 OPENAI = "OpenAI's API, on /v1; the same below /openai for Azure's SDKs"
 AZURE = "Azure's resource manager"
+IDENTITY = "Azure's managed identity"
 OWN = "stillroom's own"
 BODIES: dict[str, type[Any]] = {
     "stillroom/selections": extensions.SelectionRequest,
@@ -56,7 +57,7 @@ def groups() -> tuple[tuple[str, tuple[Route, ...], str], ...]:
         ("/v1", (chat, *routes.BOTH_DIALECTS), OPENAI),
         ("/v1", routes.OWN, OWN),
         ("", routes.ARM, AZURE),
-        ("", routes.IDENTITY, AZURE),
+        ("", routes.IDENTITY, IDENTITY),
     )
 
 

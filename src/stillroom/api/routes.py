@@ -81,8 +81,11 @@ ARM = (
 IDENTITY = (Route("GET", "msi/token", identity.token),)
 
 
-def find(routes: tuple[Route, ...], method: str, segments: tuple[str, ...]) -> tuple[Route, Mapping[str, str]]:
-    """The operation and its path's parameters. Raises UnknownPath, or WrongMethod."""
+def find(
+    routes: tuple[Route, ...], method: str, segments: tuple[str, ...], path: str
+) -> tuple[Route, Mapping[str, str]]:
+    """The operation and its path's parameters. Raises UnknownPath, or WrongMethod,
+    naming the path as the caller wrote it."""
     known = False
     for route in routes:
         parameters = _match(tuple(route.path.split("/")), segments)
@@ -91,10 +94,9 @@ def find(routes: tuple[Route, ...], method: str, segments: tuple[str, ...]) -> t
         if route.method == method:
             return route, parameters
         known = True
-    path = "/".join(segments)
     if known:
-        raise WrongMethod(f"Not allowed to {method} on /{path}.")
-    raise UnknownPath(f"Unknown request URL: {method} /{path}. Please check the URL for typos.")
+        raise WrongMethod(f"Not allowed to {method} on {path}.")
+    raise UnknownPath(f"Unknown request URL: {method} {path}. Please check the URL for typos.")
 
 
 def _match(pattern: tuple[str, ...], segments: tuple[str, ...]) -> dict[str, str] | None:

@@ -93,6 +93,8 @@ def shown(stored: table.StoredCompletion) -> dict[str, Any]:
         "created": stored.response.get("created") or stored.created_at,
         "model": stored.response.get("model") or stored.model,
         "metadata": stored.metadata,
+        # The name that was called, which `model=` filters by; `model` is the upstream's.
+        "requested_model": stored.model,
         "input_user": request.get("user"),
         **{name: request.get(name) for name in SHOWN_PARAMETERS},
     }

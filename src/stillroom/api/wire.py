@@ -60,6 +60,7 @@ class Call:
     query: Mapping[str, str]
     headers: Mapping[str, str]
     request_id: str
+    scheme: str
     receive: Receive = field(repr=False)
     body: bytes = field(default=b"", repr=False)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlencode
 from urllib.request import ProxyHandler, Request, build_opener
 
+from stillroom import config
 from stillroom.errors import StillroomError
 
 TIMEOUT_SECONDS = 600.0
@@ -92,27 +94,34 @@ class Client:
             return _opener.open(request, timeout=TIMEOUT_SECONDS)
         except HTTPError as error:
             raise ServerError(_reason(error)) from None
-        except URLError as error:
-            raise NoServer(
-                f"No server answers at {self.url} ({error.reason}). Start one with `stillroom serve`."
-            ) from None
+        except (URLError, ConnectionError, HTTPException) as error:
+            reason = getattr(error, "reason", None) or error
+            raise NoServer(f"No server answers at {self.url} ({reason}). Start one with `stillroom serve`.") from None
 
 
-def connect(data: str) -> Client:
-    """The server that the environment or the data folder names. Raises NoServer when neither does."""
-    folder = Path(data)
-    url = os.environ.get("STILLROOM_URL") or _from_folder(folder)
+def connect(data: str | None) -> Client:
+    """The server of the data folder when one is given, else the one that the environment names, else
+    the one of the folder that the configuration names. Raises NoServer when there is none."""
+    folder = data_folder(data)
+    elsewhere = None if data else os.environ.get("STILLROOM_URL")
+    url = elsewhere or _from_folder(folder)
+    own = folder / "admin-key"
     key = os.environ.get("STILLROOM_API_KEY")
-    if not key and (folder / "admin-key").exists():
-        key = (folder / "admin-key").read_text().strip()
+    if own.exists() and (data or not key):
+        key = own.read_text().strip()
     if not key:
-        raise NoServer(f"No API key: set STILLROOM_API_KEY, or run this where {folder}/admin-key can be read.")
-    return Client(url.removesuffix("/v1"), key)
+        raise NoServer(f"No API key: set STILLROOM_API_KEY, or run this where {own} can be read.")
+    return Client(url.removesuffix("/").removesuffix("/v1"), key)
 
 
-def server_file(data: str) -> dict[str, Any]:
+def data_folder(data: str | None) -> Path:
+    """The folder given, else the configuration's."""
+    return Path(data).expanduser().resolve() if data else config.load().folder
+
+
+def server_file(folder: Path) -> dict[str, Any]:
     """What the running server says of itself; empty when none runs on this folder."""
-    path = Path(data) / "server.json"
+    path = folder / "server.json"
     return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
@@ -122,7 +131,7 @@ def segment(text: str) -> str:
 
 
 def _from_folder(folder: Path) -> str:
-    known = server_file(str(folder))
+    known = server_file(folder)
     if not known:
         raise NoServer(
             f"No server runs on the data folder {folder}. Start one with `stillroom serve --data {folder}`, "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import ssl
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +12,7 @@ import typer
 from stillroom import __version__, demo
 from stillroom import config as configuration
 from stillroom.cli import client, completions, distilling, keys, serving
-from stillroom.cli.options import DEFAULT_DATA, Data
+from stillroom.cli.options import Data
 from stillroom.cli.output import note, say
 from stillroom.config import Settings
 from stillroom.telemetry import start_logging
@@ -61,11 +63,14 @@ def serve(
 
 
 @app.command()
-def worker(config: Config = None) -> None:
+def worker(
+    data: Annotated[str | None, typer.Option(help="The server's data folder. Default: ./stillroom-data.")] = None,
+    config: Config = None,
+) -> None:
     """Claim and run fine-tuning jobs beside a server, on the same database and files."""
     from stillroom.worker import standalone  # noqa: PLC0415 - as above
 
-    standalone.work(_settings(config))
+    standalone.work(_settings(config, data=data))
 
 
 @app.command("demo")
@@ -94,11 +99,11 @@ def run_demo(
 def env(
     shell: Annotated[bool, typer.Option("--shell", help="Print `export` lines, for eval.")] = False,
     azure: Annotated[bool, typer.Option("--azure", help="For Azure's SDKs instead of OpenAI's.")] = False,
-    data: Data = DEFAULT_DATA,
+    data: Data = None,
 ) -> None:
     """Print the environment variables that point SDKs at the running server."""
     reached = client.connect(data)
-    known = client.server_file(data)
+    known = client.server_file(client.data_folder(data))
     variables = _azure_variables(reached, known) if azure else _openai_variables(reached)
     for name, value in variables.items():
         say(f"export {name}={shlex.quote(value)}" if shell else f"{name}={value}")
@@ -125,8 +130,16 @@ def _azure_variables(reached: client.Client, known: dict[str, str]) -> dict[str,
     }
     if known.get("tls_url"):
         found["AZURE_RESOURCE_MANAGER_URL"] = known["tls_url"]
-        found["REQUESTS_CA_BUNDLE"] = found["SSL_CERT_FILE"] = known["ca"]
+        found["REQUESTS_CA_BUNDLE"] = found["SSL_CERT_FILE"] = str(_bundle(Path(known["ca"])))
     return found
+
+
+def _bundle(ours: Path) -> Path:
+    """A file with this machine's authorities and ours, so that what else the shell reaches still works."""
+    known = ssl.create_default_context().get_ca_certs(binary_form=True)
+    bundle = ours.with_name("bundle.pem")
+    bundle.write_text(ours.read_text() + "".join(ssl.DER_cert_to_PEM_cert(certificate) for certificate in known))
+    return bundle
 
 
 def _settings(path: str | None, **flags: object) -> Settings:
@@ -144,4 +157,4 @@ def _announce(settings: Settings, addresses: server.Addresses, new_key: str | No
         say(f"The admin key of this new data folder, also in {settings.folder}/admin-key: {new_key}")
     if not settings.teachers:
         note("No teachers are configured: see [teachers] in stillroom.toml.")
-    say('Point a client here with: eval "$(stillroom env --shell)"')
+    say(f'Point a client here with: eval "$(stillroom env --shell --data {shlex.quote(str(settings.folder))})"')

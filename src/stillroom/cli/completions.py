@@ -6,12 +6,12 @@ import json as jsonlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
 from stillroom.cli.client import Client, connect, segment
-from stillroom.cli.options import DEFAULT_DATA, Data, Json, Metadata, metadata, since
+from stillroom.cli.options import Data, Json, Metadata, metadata, since
 from stillroom.cli.output import as_json, first_line, note, pairs, say, table, when
 
 app = typer.Typer(help="Stored completions of the running server.", no_args_is_help=True)
@@ -28,21 +28,22 @@ def list_(
     since_: Since = None,
     limit: Annotated[int, typer.Option(help="How many at most.", min=1)] = 20,
     json: Json = False,
-    data: Data = DEFAULT_DATA,
+    data: Data = None,
 ) -> None:
     """List stored completions, newest first."""
     found = list(_matching(connect(data), metadata_, model, since_, limit=limit, order="desc"))
     if json:
         as_json(found)
         return
-    rows = [(c["id"], when(c["created"]), c["model"], pairs(c["metadata"]), first_line(_answer(c))) for c in found]
-    table(("ID", "CREATED", "MODEL", "METADATA", "ANSWER"), rows, "No stored completions match.")
+    rows = [
+        (c["id"], when(c["created"]), c["requested_model"], _status(c), pairs(c["metadata"]), first_line(_answer(c)))
+        for c in found
+    ]
+    table(("ID", "CREATED", "MODEL", "STATUS", "METADATA", "ANSWER"), rows, "No stored completions match.")
 
 
 @app.command()
-def show(
-    completion_id: Annotated[str, typer.Argument(metavar="ID")], json: Json = False, data: Data = DEFAULT_DATA
-) -> None:
+def show(completion_id: Annotated[str, typer.Argument(metavar="ID")], json: Json = False, data: Data = None) -> None:
     """Show one stored completion as a conversation."""
     reached = connect(data)
     path = f"{PATH}/{segment(completion_id)}"
@@ -55,7 +56,9 @@ def show(
     say(f"[assistant] {_answer(found)}")
     usage = found.get("usage") or {}
     tokens = f"{usage.get('prompt_tokens')}+{usage.get('completion_tokens')} tokens"
-    note(f"{found['model']}  {when(found['created'])}  {tokens}  {pairs(found['metadata'])}")
+    note(
+        f"{found['requested_model']}  {_status(found)}  {when(found['created'])}  {tokens}  {pairs(found['metadata'])}"
+    )
 
 
 @app.command()
@@ -66,11 +69,11 @@ def export(
     output: Annotated[
         str, typer.Option("--output", "-o", help="The JSONL file to write; - for standard output.")
     ] = "-",
-    data: Data = DEFAULT_DATA,
+    data: Data = None,
 ) -> None:
     """Write stored completions as JSON lines: each completion with the messages it was asked with."""
     reached = connect(data)
-    target = sys.stdout if output == "-" else Path(output).open("w", encoding="utf-8")  # noqa: SIM115
+    target = sys.stdout if output == "-" else _opened(output)
     count = 0
     try:
         for completion in _matching(reached, metadata_, model, since_, limit=None, order="asc"):
@@ -90,7 +93,7 @@ def delete(
     model: Model = None,
     since_: Since = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    data: Data = DEFAULT_DATA,
+    data: Data = None,
 ) -> None:
     """Delete stored completions, by id or all that match the filters."""
     reached = connect(data)
@@ -104,6 +107,13 @@ def delete(
     say(f"{len(chosen)} completions deleted.")
 
 
+def _opened(path: str) -> TextIO:
+    try:
+        return Path(path).open("w", encoding="utf-8")
+    except OSError as error:
+        raise typer.BadParameter(f"{path} cannot be written: {error.strerror}.", param_hint="--output") from error
+
+
 def _matching(
     reached: Client, given: list[str] | None, model: str | None, since_: str | None, *, limit: int | None, order: str
 ) -> Iterator[dict[str, Any]]:
@@ -115,6 +125,10 @@ def _matching(
             yield completion
         elif order == "desc":
             return
+
+
+def _status(completion: dict[str, Any]) -> str:
+    return str(completion.get("status", "completed"))
 
 
 def _answer(completion: dict[str, Any]) -> str:

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from stillroom.cli.client import Client, connect, segment
-from stillroom.cli.options import DEFAULT_DATA, Data, Json, Metadata, Wait, metadata, since
+from stillroom.cli.client import Client, NoServer, ServerError, connect, segment
+from stillroom.cli.options import Data, Json, Metadata, Wait, metadata, since
 from stillroom.cli.output import as_json, err, fail, note, say, table, when
 
 jobs = typer.Typer(help="Fine-tuning jobs of the running server.", no_args_is_help=True)
@@ -17,6 +17,7 @@ models = typer.Typer(help="Models of the running server.", no_args_is_help=True)
 
 JOBS = "/v1/fine_tuning/jobs"
 LOOK_SECONDS = 0.5
+RESTART_SECONDS = 60.0  # how long a server may be away while a job is watched
 ENDED = ("succeeded", "failed", "cancelled")
 
 JobId = Annotated[str, typer.Argument(metavar="ID")]
@@ -39,7 +40,7 @@ def distill(
     seed: Annotated[int | None, typer.Option(help="Makes the run repeatable.")] = None,
     wait: Wait = False,
     json: Json = False,
-    data: Data = DEFAULT_DATA,
+    data: Data = None,
 ) -> None:
     """Fine-tune a student on stored completions."""
     reached = connect(data)
@@ -53,7 +54,13 @@ def distill(
     if epochs is not None:
         body["method"] = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": epochs}}}
     body |= {name: value for name, value in (("suffix", suffix), ("seed", seed)) if value is not None}
-    job = reached.post(JOBS, body)
+    try:
+        job = reached.post(JOBS, body)
+    except ServerError:
+        for file in (selection["training_file"], selection["validation_file"]):
+            if file:  # made for a job that is not to be
+                reached.delete(f"/v1/files/{file['id']}")
+        raise
     note(f"{selection['training_examples']} examples selected; job {job['id']} created.")
     _finish(reached, job, wait=wait, json=json)
 
@@ -62,7 +69,7 @@ def distill(
 def list_jobs(
     limit: Annotated[int, typer.Option(help="How many at most.", min=1)] = 20,
     json: Json = False,
-    data: Data = DEFAULT_DATA,
+    data: Data = None,
 ) -> None:
     """List fine-tuning jobs, newest first."""
     found = list(connect(data).pages(JOBS, {}, limit))
@@ -74,7 +81,7 @@ def list_jobs(
 
 
 @jobs.command("show")
-def show_job(job_id: JobId, json: Json = False, data: Data = DEFAULT_DATA) -> None:
+def show_job(job_id: JobId, json: Json = False, data: Data = None) -> None:
     """Show a job, its checkpoints and its last events."""
     reached = connect(data)
     path = f"{JOBS}/{segment(job_id)}"
@@ -95,21 +102,21 @@ def show_job(job_id: JobId, json: Json = False, data: Data = DEFAULT_DATA) -> No
 
 
 @jobs.command("watch")
-def watch_job(job_id: JobId, json: Json = False, data: Data = DEFAULT_DATA) -> None:
+def watch_job(job_id: JobId, json: Json = False, data: Data = None) -> None:
     """Follow a job until it ends; exit 0 only on success."""
     reached = connect(data)
     _finish(reached, reached.get(f"{JOBS}/{segment(job_id)}"), wait=True, json=json)
 
 
 @jobs.command("cancel")
-def cancel_job(job_id: JobId, data: Data = DEFAULT_DATA) -> None:
+def cancel_job(job_id: JobId, data: Data = None) -> None:
     """Cancel a job at once."""
     connect(data).post(f"{JOBS}/{segment(job_id)}/cancel")
     say(f"{job_id} is cancelled.")
 
 
 @models.command("list")
-def list_models(json: Json = False, data: Data = DEFAULT_DATA) -> None:
+def list_models(json: Json = False, data: Data = None) -> None:
     """List teachers, student bases, fine-tuned models and deployments."""
     found = connect(data).get("/v1/models")["data"]
     if json:
@@ -119,13 +126,13 @@ def list_models(json: Json = False, data: Data = DEFAULT_DATA) -> None:
 
 
 @models.command("show")
-def show_model(model: Annotated[str, typer.Argument()], data: Data = DEFAULT_DATA) -> None:
+def show_model(model: Annotated[str, typer.Argument()], data: Data = None) -> None:
     """Show one model, as JSON."""
     as_json(connect(data).get(f"/v1/models/{segment(model)}"))
 
 
 @models.command("delete")
-def delete_model(model: Annotated[str, typer.Argument()], data: Data = DEFAULT_DATA) -> None:
+def delete_model(model: Annotated[str, typer.Argument()], data: Data = None) -> None:
     """Delete a fine-tuned model and its weights; refused while it is deployed."""
     connect(data).delete(f"/v1/models/{segment(model)}")
     say(f"{model} is deleted.")
@@ -138,21 +145,32 @@ def follow(reached: Client, job_id: str) -> dict[str, Any]:
     loss = TextColumn("loss {task.fields[loss]}")
     with Progress(*columns, loss, TimeRemainingColumn(), console=err, transient=False) as progress:
         bar = progress.add_task("queued", total=None, loss="-")
-        while (job := reached.get(path))["status"] not in ENDED:
-            step = _last_step(reached, path)
-            if step:
+        while True:
+            job = _patiently(reached, path)
+            if step := _last_step(reached, path):
                 loss_text = f"{step['train_loss']:.3f}"
                 progress.update(bar, completed=step["step"], total=step["total_steps"], loss=loss_text)
             progress.update(bar, description=job["status"])
+            if job["status"] in ENDED:
+                return job
             time.sleep(LOOK_SECONDS)
-        if step := _last_step(reached, path):
-            progress.update(bar, completed=step["step"], total=step["total_steps"], loss=f"{step['train_loss']:.3f}")
-        progress.update(bar, description=job["status"])
-    return job
+
+
+def _patiently(reached: Client, path: str, query: dict[str, Any] | None = None) -> dict[str, Any]:
+    """As `get`; while the server is being restarted, this waits for it."""
+    until = time.monotonic() + RESTART_SECONDS
+    while True:
+        try:
+            return reached.get(path, query)
+        except NoServer as error:
+            if time.monotonic() > until:
+                message = f"{error.message} The job goes on with it: watch it with `stillroom jobs watch`."
+                raise NoServer(message) from None
+            time.sleep(LOOK_SECONDS)
 
 
 def _last_step(reached: Client, path: str) -> dict[str, Any] | None:
-    events = reached.get(f"{path}/events", {"limit": 10})["data"]
+    events = _patiently(reached, f"{path}/events", {"limit": 10})["data"]
     return next((event["data"] for event in events if event["type"] == "metrics"), None)
 
 

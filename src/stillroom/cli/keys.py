@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from stillroom.cli.client import connect, segment
-from stillroom.cli.options import DEFAULT_DATA, Data, Json
+from stillroom.cli.options import Data, Json
 from stillroom.cli.output import as_json, note, say, table, when
 
 app = typer.Typer(help="API keys of the running server.", no_args_is_help=True)
@@ -15,7 +15,7 @@ app = typer.Typer(help="API keys of the running server.", no_args_is_help=True)
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="What the key is for.")], json: Json = False, data: Data = DEFAULT_DATA
+    name: Annotated[str, typer.Argument(help="What the key is for.")], json: Json = False, data: Data = None
 ) -> None:
     """Make a key. It is printed once: only its hash is kept."""
     made = connect(data).post("/v1/stillroom/keys", {"name": name})
@@ -27,7 +27,7 @@ def create(
 
 
 @app.command("list")
-def list_(json: Json = False, data: Data = DEFAULT_DATA) -> None:
+def list_(json: Json = False, data: Data = None) -> None:
     """List the keys, without their secrets."""
     found = connect(data).get("/v1/stillroom/keys")["data"]
     if json:
@@ -38,7 +38,7 @@ def list_(json: Json = False, data: Data = DEFAULT_DATA) -> None:
 
 
 @app.command()
-def revoke(key_id: Annotated[str, typer.Argument(metavar="ID")], data: Data = DEFAULT_DATA) -> None:
+def revoke(key_id: Annotated[str, typer.Argument(metavar="ID")], data: Data = None) -> None:
     """End a key."""
     connect(data).delete(f"/v1/stillroom/keys/{segment(key_id)}")
     say(f"{key_id} is revoked.")

@@ -10,9 +10,11 @@ from typing import Annotated
 import typer
 
 Data = Annotated[
-    str,
+    str | None,
     typer.Option(
-        "--data", envvar="STILLROOM_DATA", help="The data folder of the server to talk to.", show_default=True
+        "--data",
+        help="The data folder of the server to talk to. Default: the server that STILLROOM_URL names, "
+        "else the folder that the configuration names.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -21,7 +23,6 @@ Metadata = Annotated[
 ]
 Wait = Annotated[bool, typer.Option("--wait", help="Return when it is done; exit 0 only on success.")]
 
-DEFAULT_DATA = "./stillroom-data"
 AGO = re.compile(r"(\d+)([smhd])")
 UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from stillroom.cli.client import ACCOUNT, ARM_VERSION, Client, connect, segment
-from stillroom.cli.options import DEFAULT_DATA, Data, Json, Wait
+from stillroom.cli.options import Data, Json, Wait
 from stillroom.cli.output import as_json, err, fail, note, out, say, table
 
 deployments = typer.Typer(help="Deployments of the running server.", no_args_is_help=True)
@@ -23,7 +23,7 @@ def deploy(
     name: Annotated[str, typer.Option("--name", help="The name to call it by.")],
     wait: Wait = False,
     json: Json = False,
-    data: Data = DEFAULT_DATA,
+    data: Data = None,
 ) -> None:
     """Put a model behind a name."""
     reached = connect(data)
@@ -54,7 +54,7 @@ def await_deployment(reached: Client, path: str) -> dict[str, Any]:
 
 
 @deployments.command("list")
-def list_(json: Json = False, data: Data = DEFAULT_DATA) -> None:
+def list_(json: Json = False, data: Data = None) -> None:
     """List deployments."""
     found = connect(data).get(ACCOUNT, ARM_VERSION)["value"]
     if json:
@@ -65,7 +65,7 @@ def list_(json: Json = False, data: Data = DEFAULT_DATA) -> None:
 
 
 @deployments.command()
-def delete(name: Annotated[str, typer.Argument()], data: Data = DEFAULT_DATA) -> None:
+def delete(name: Annotated[str, typer.Argument()], data: Data = None) -> None:
     """Delete a deployment; the model stays."""
     reached = connect(data)
     path = f"{ACCOUNT}/{segment(name)}"
@@ -79,7 +79,7 @@ def chat(
     message: Annotated[str | None, typer.Argument(help="One question; without it, a conversation.")] = None,
     system: Annotated[str | None, typer.Option("--system", help="The system prompt.")] = None,
     temperature: Annotated[float, typer.Option(help="0 always gives the likeliest answer.")] = 0.0,
-    data: Data = DEFAULT_DATA,
+    data: Data = None,
 ) -> None:
     """Talk to a model."""
     reached = connect(data)

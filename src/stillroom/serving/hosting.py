@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 MODULE = "stillroom.student.host"
 LOOK_SECONDS = 0.05  # between two looks whether the new process answers
 DEATH_SECONDS = 1.0  # for a process whose connections broke to be seen dead
-TICK_SECONDS = 10.0  # between two rounds of unloading and counting hours
+TICK_SECONDS = 60.0  # between two rounds of unloading and counting hours
 
 
 @dataclass(kw_only=True)

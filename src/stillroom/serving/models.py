@@ -15,7 +15,7 @@ import aiohttp
 
 from stillroom import catalog
 from stillroom.chat import Upstream
-from stillroom.config import GatewaySettings, Price, Settings
+from stillroom.config import SCRATCH, GatewaySettings, Price, Settings
 from stillroom.errors import ModelNotFound, StudentUnavailable
 from stillroom.serving.hosting import Hosting
 from stillroom.store.database import Database
@@ -70,6 +70,8 @@ class Models:
             return self._teacher(name)
         if by_model_name and model is not None:
             return await self._student(model)
+        if name == SCRATCH or name in self._settings.students:
+            raise ModelNotFound(f"`{name}` is a base model: fine-tune it, and call what that makes.", param="model")
         raise ModelNotFound(f"The model `{name}` does not exist or you do not have access to it.", param="model")
 
     def price_of(self, model: catalog.Model) -> Price:

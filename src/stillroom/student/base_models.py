@@ -225,7 +225,7 @@ def _folder_of(reference: BaseReference) -> Path:
     assert reference.path is not None
     if _is_local(reference):
         return Path(reference.path).expanduser()
-    if not _HUB_ID.fullmatch(reference.path):
+    if reference.path.startswith((".", "~")) or not _HUB_ID.fullmatch(reference.path):
         raise BaseModelUnusable(f"The folder {reference.path} does not exist.", param="model")
     return _fetched(reference.path, reference.revision)
 

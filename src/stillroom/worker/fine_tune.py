@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
-from stillroom import catalog, fine_tuning
+from stillroom import catalog, fine_tuning, jobs
 from stillroom.assembly import Platform
 from stillroom.config import SCRATCH, Price, Student
 from stillroom.errors import MissingExtra, StillroomError, TrainingFailed
@@ -29,6 +29,7 @@ TRAINER = "stillroom.student.run"
 FLUSH_SECONDS = 0.5  # between two transactions of training steps
 EVENTS_A_JOB = 2000  # metric events of a long job at most; the result file has every step
 KILLED = -9
+LEFT_BEHIND = ("checkpoints", "resume", "tokenizer")
 
 
 class FineTune:
@@ -43,7 +44,8 @@ class FineTune:
         self._flushed = 0.0
         self._pace: tuple[float, int] | None = None
         self._stopping_for: State | None = None
-        self._concluded = False
+        self.concluding = False
+        """From when the job's end is being written: the claim may be gone, and that is right."""
         self._child: Child | None = None
 
     async def run(self) -> None:
@@ -139,13 +141,12 @@ class FineTune:
             await self._checkpoint(message)
         elif kind == "done":
             await self._finish(message)
-            self._concluded = True
         elif kind == "error":
             raise TrainingFailed(message["message"], code=message["code"], param=message.get("param"))
         elif kind == "stopped":
             to = self._stopping_for or State.QUEUED
+            self.concluding = True
             await self._write(lambda c: fine_tuning.set_aside(c, self._claim, to))
-            self._concluded = True
 
     async def _flush(self) -> None:
         steps, self._steps = self._steps, []
@@ -179,6 +180,7 @@ class FineTune:
         blob = f"models/{self._job.id}"
         await asyncio.to_thread(self._platform.blobs.write_folder, blob, Path(message["path"]))
         results = await asyncio.to_thread(self._store_results, Path(message["metrics_csv"]))
+        self.concluding = True
         await self._write(
             lambda c: fine_tuning.finish(
                 c,
@@ -203,7 +205,7 @@ class FineTune:
     # --- after ------------------------------------------------------------------------------------
 
     async def _conclude(self, status: int) -> None:
-        if self._concluded:
+        if self.concluding:
             return  # what the process still does on its way out changes nothing
         assert self._child is not None
         log.error("the trainer of %s ended with status %s:\n%s", self._job.id, status, self._child.last_words())
@@ -225,6 +227,20 @@ class FineTune:
 def _is_shown(step: dict[str, Any]) -> bool:
     every = -(-step["total_steps"] // EVENTS_A_JOB)
     return step["step"] % every == 0 or step["step"] in (1, step["total_steps"])
+
+
+def tidy(platform: Platform) -> None:
+    """Removes what ended jobs left behind that can be large or someone's data; logs and figures stay."""
+    for copy in (platform.settings.folder / "runs").glob("*/training.jsonl"):
+        folder = copy.parent
+        with platform.database.read() as connection:
+            state = jobs.find_state(connection, folder.name)
+        if state not in jobs.ENDED:
+            continue
+        for part in LEFT_BEHIND:
+            shutil.rmtree(folder / part, ignore_errors=True)
+        (folder / "validation.jsonl").unlink(missing_ok=True)
+        copy.unlink(missing_ok=True)  # last, so that an interrupted tidying is done again
 
 
 async def start(platform: Platform, claim: Claim) -> FineTune:

@@ -13,7 +13,7 @@ from types import ModuleType
 
 from stillroom import fine_tuning, jobs
 from stillroom.assembly import Platform
-from stillroom.errors import StillroomError, TrainingFailed
+from stillroom.errors import StillroomError, StoreUnavailable, TrainingFailed
 from stillroom.jobs import Claim, Observer, StaleClaim, State
 from stillroom.worker import fine_tune
 
@@ -69,13 +69,18 @@ class Supervisor:
         self._looked_for_silent = time.monotonic()
         for subject in await self._platform.writer.write_soon(self._observer.take_over):
             log.warning("the worker of %s has gone silent; the job is queued again", subject)
+        await asyncio.to_thread(fine_tune.tidy, self._platform)
 
     async def _see_through(self, claim: Claim) -> None:
         handler = HANDLERS[claim.kind]
         try:
             await self._attempt(handler, claim)
+            log.info("job %s: done here", claim.subject)
         except StaleClaim:
-            log.info("job %s is no longer ours: it has ended, or another worker has it", claim.subject)
+            log.info("job %s is no longer ours: it was cancelled, or another worker has it", claim.subject)
+        except StoreUnavailable as error:
+            # Its state is on disk and its lease runs out, so it is taken up again when the database is back.
+            log.warning("job %s interrupted: %s", claim.subject, error.message)
         except StillroomError as error:
             await self._give_up(handler, claim, error)
         except Exception:
@@ -86,6 +91,7 @@ class Supervisor:
             del self._running[claim.number]
 
     async def _attempt(self, handler: ModuleType, claim: Claim) -> None:
+        log.info("job %s: started", claim.subject)
         run = await handler.start(self._platform, claim)
         self._running[claim.number] = (self._running[claim.number][0], run)
         work = asyncio.create_task(run.run())
@@ -104,14 +110,23 @@ class Supervisor:
         last_beat = 0.0
         asked = False
         while True:
+            if run.concluding:
+                await asyncio.sleep(GUARD_SECONDS)  # the claim ends with the job, which is about to be written
+                continue
             if time.monotonic() - last_beat > jobs.HEARTBEAT_SECONDS:
                 last_beat = time.monotonic()
-                await self._platform.writer.write_soon(lambda c: jobs.beat(c, claim))
+                await self._beat(claim)
             wish = await asyncio.to_thread(self._wish, claim)
             if wish == jobs.PAUSE and not asked:
                 asked = True
                 run.stop(State.PAUSED)
             await asyncio.sleep(GUARD_SECONDS)
+
+    async def _beat(self, claim: Claim) -> None:
+        try:
+            await self._platform.writer.write_soon(lambda c: jobs.beat(c, claim))
+        except StoreUnavailable as error:
+            log.warning("the heartbeat of %s was missed: %s", claim.subject, error.message)
 
     def _wish(self, claim: Claim) -> str:
         with self._platform.database.read() as connection:
