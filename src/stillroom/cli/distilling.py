@@ -87,16 +87,19 @@ def show_job(job_id: JobId, json: Json = False, data: Data = None) -> None:
     path = f"{JOBS}/{segment(job_id)}"
     job = reached.get(path)
     job["checkpoints"] = reached.get(f"{path}/checkpoints")["data"]
-    job["events"] = reached.get(f"{path}/events")["data"]
+    job["events"] = reached.get(f"{path}/events", {"limit": 100})["data"]
     if json:
         as_json(job)
         return
-    for name in ("id", "status", "model", "fine_tuned_model", "trained_tokens", "training_file", "hyperparameters"):
+    for name in ("id", "status", "model", "fine_tuned_model", "trained_tokens", "training_file"):
         say(f"{name}: {job[name]}")
+    say("hyperparameters: " + " ".join(f"{name}={value}" for name, value in job["hyperparameters"].items()))
     for checkpoint in job["checkpoints"]:
         say(f"checkpoint: {checkpoint['fine_tuned_model_checkpoint']}")
+    steps = [event for event in job["events"] if event["type"] == "metrics"]
     for event in reversed(job["events"]):
-        say(f"{when(event['created_at'])} {event['level']}: {event['message']}")
+        if event not in steps[1:]:  # of the steps the last one tells enough; the result file has all
+            say(f"{when(event['created_at'])} {event['level']}: {event['message']}")
     if job["error"]:
         fail(job["error"]["message"])
 
