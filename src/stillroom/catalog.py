@@ -146,11 +146,6 @@ def list_models(connection: Connection, project: int) -> list[Model]:
     return [Model(**row) for row in rows.mappings()]
 
 
-def models_of_job(connection: Connection, project: int, job: str) -> list[Model]:
-    """A job's checkpoints and final model, oldest first."""
-    return [model for model in list_models(connection, project) if model.job == job]
-
-
 def delete_model(connection: Connection, project: int, name: str) -> Model:
     """Forgets a model; its weights are the caller's to delete. Raises Conflict while it is deployed."""
     model = find_model(connection, project, name)

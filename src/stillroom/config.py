@@ -22,6 +22,7 @@ from stillroom.errors import ConfigurationError
 log = logging.getLogger(__name__)
 
 PREFIX = "STILLROOM_"
+DATA = "./stillroom-data"
 CLIENT_VARIABLES = {"STILLROOM_URL", "STILLROOM_API_KEY", "STILLROOM_CONFIG"}
 MICRO = 1_000_000
 FINE_TUNED = "ft:"  # how names of fine-tuned models begin
@@ -131,7 +132,7 @@ class ServingSettings(Section, frozen=True, kw_only=True):
 class Settings(Section, frozen=True, kw_only=True):
     """Everything one installation is told."""
 
-    data: str = "./stillroom-data"
+    data: str = DATA
     """The folder for the database, files, models and runs."""
     host: str = "127.0.0.1"
     """The address to listen on."""
@@ -157,7 +158,7 @@ class Settings(Section, frozen=True, kw_only=True):
     @property
     def folder(self) -> Path:
         """The data folder as an absolute path."""
-        return Path(self.data).expanduser().resolve()
+        return _folder(self.data)
 
 
 TABLES: dict[str, type[Section]] = {"teachers": Teacher, "students": Student}
@@ -175,6 +176,15 @@ def load(path: str | None = None, **flags: Any) -> Settings:
     settings = _convert(values)
     _check(settings)
     return settings
+
+
+def data_folder() -> Path:
+    """The data folder that file and environment name, for those who need no other setting."""
+    return _folder(str(os.environ.get(f"{PREFIX}DATA") or _from_file(None).get("data", DATA)))
+
+
+def _folder(text: str) -> Path:
+    return Path(text).expanduser().resolve()
 
 
 def secret(text: str) -> str:

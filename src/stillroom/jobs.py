@@ -99,11 +99,7 @@ def validating(connection: Connection, kind: str) -> list[str]:
     return list(connection.execute(query.order_by(jobs.c.number)).scalars())
 
 
-def state_of(connection: Connection, subject: str) -> State:
-    return State(connection.execute(select(jobs.c.state).where(jobs.c.subject == subject)).scalar_one())
-
-
-def find_state(connection: Connection, subject: str) -> State | None:
+def state_of(connection: Connection, subject: str) -> State | None:
     """None when there is no such job."""
     found = connection.execute(select(jobs.c.state).where(jobs.c.subject == subject)).scalar()
     return State(found) if found else None

@@ -35,6 +35,15 @@ def test_a_data_folder_that_is_named_wins_over_the_server_of_the_environment(ser
         assert "gpt-4o" in run("models", "list", **exported).stdout
 
 
+def test_commands_for_a_named_server_need_no_readable_configuration(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "stillroom.toml").write_text("this is no TOML")
+    config = str(tmp_path / "stillroom.toml")
+    exported = {"STILLROOM_URL": server.url, "STILLROOM_API_KEY": server.key, "STILLROOM_CONFIG": config}
+    assert "gpt-4o" in run("models", "list", **exported).stdout
+    # The control: without the server's name the configuration must be read.
+    assert "not valid TOML" in run("models", "list", STILLROOM_CONFIG=config).stderr
+
+
 def test_a_job_that_has_ended_leaves_no_copy_of_the_training_data(server: Server, client: OpenAI) -> None:
     file = client.files.create(file=("private.jsonl", example_lines(10)), purpose="fine-tune")
     job = client.fine_tuning.jobs.create(

@@ -102,21 +102,24 @@ class Client:
 def connect(data: str | None) -> Client:
     """The server of the data folder when one is given, else the one that the environment names, else
     the one of the folder that the configuration names. Raises NoServer when there is none."""
-    folder = data_folder(data)
-    elsewhere = None if data else os.environ.get("STILLROOM_URL")
-    url = elsewhere or _from_folder(folder)
-    own = folder / "admin-key"
-    key = os.environ.get("STILLROOM_API_KEY")
-    if own.exists() and (data or not key):
-        key = own.read_text().strip()
+    url, key = os.environ.get("STILLROOM_URL"), os.environ.get("STILLROOM_API_KEY")
+    if data or not (url and key):
+        folder = data_folder(data)
+        url = (None if data else url) or _from_folder(folder)
+        key = (None if data else key) or _admin_key(folder) or key
     if not key:
-        raise NoServer(f"No API key: set STILLROOM_API_KEY, or run this where {own} can be read.")
+        raise NoServer(f"No API key: set STILLROOM_API_KEY, or run this where {folder}/admin-key can be read.")
     return Client(url.removesuffix("/").removesuffix("/v1"), key)
 
 
 def data_folder(data: str | None) -> Path:
     """The folder given, else the configuration's."""
-    return Path(data).expanduser().resolve() if data else config.load().folder
+    return Path(data).expanduser().resolve() if data else config.data_folder()
+
+
+def _admin_key(folder: Path) -> str | None:
+    path = folder / "admin-key"
+    return path.read_text().strip() if path.exists() else None
 
 
 def server_file(folder: Path) -> dict[str, Any]:

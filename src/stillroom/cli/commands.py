@@ -104,6 +104,8 @@ def env(
     """Print the environment variables that point SDKs at the running server."""
     reached = client.connect(data)
     known = client.server_file(client.data_folder(data))
+    if known.get("url") != reached.url:
+        known = {}  # another server's than the one that is named
     variables = _azure_variables(reached, known) if azure else _openai_variables(reached)
     for name, value in variables.items():
         say(f"export {name}={shlex.quote(value)}" if shell else f"{name}={value}")

@@ -23,6 +23,7 @@ from stillroom.fine_tuning.table import (
     Job,
     add_event,
     as_json,
+    checkpoint_of,
     event_of,
     fail_job,
     fine_tuning_checkpoints,
@@ -31,7 +32,6 @@ from stillroom.fine_tuning.table import (
     get_job,
     job_of,
     joined,
-    parsed,
     set_job,
 )
 from stillroom.jobs import State
@@ -117,7 +117,7 @@ class FineTuning:
         """A page of the job's checkpoints, newest first, and whether more follow."""
         self.get(project, job_id)
         rows, more = self._page(fine_tuning_checkpoints, job_id, after, limit)
-        return [Checkpoint(**{**row, "metrics": parsed(row["metrics"])}) for row in rows], more
+        return [checkpoint_of(row) for row in rows], more
 
     def checkpoint(self, project: int, checkpoint_id: str) -> Checkpoint | None:
         """The checkpoint of that id; None when the project has none."""
@@ -126,7 +126,7 @@ class FineTuning:
         query = query.where(table.c.id == checkpoint_id, fine_tuning_jobs.c.project == project)
         with self._database.read() as connection:
             row = connection.execute(query).mappings().first()
-        return Checkpoint(**{**row, "metrics": parsed(row["metrics"])}) if row else None
+        return checkpoint_of(dict(row)) if row else None
 
     def cancel(self, project: int, job_id: str) -> Job:
         """Ends the job at once; whoever runs it finds its claim gone. Raises Conflict when it has ended."""

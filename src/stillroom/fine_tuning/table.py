@@ -197,6 +197,10 @@ def event_of(row: Mapping[str, Any]) -> Event:
     return Event(**{**values, "data": parsed(row["data"])})
 
 
+def checkpoint_of(row: Mapping[str, Any]) -> Checkpoint:
+    return Checkpoint(**{**row, "metrics": parsed(row["metrics"])})
+
+
 def last_step(connection: Connection, job_id: str) -> int:
     """The last training step that has an event; 0 before the first."""
     events = fine_tuning_events.c

@@ -88,7 +88,7 @@ def open_base(
         return _open_scratch(reference, texts, tokenizer_folder)
     folder = _folder_of(reference)
     if is_artefact(folder):
-        return _continue_artefact(folder)
+        return _open_artefact(folder, trainable=True)
     student = _open_folder(folder, reference)
     assert isinstance(student.model, PreTrainedModel)
     return replace(student, model=add_adapter(student.model, lora))
@@ -96,13 +96,8 @@ def open_base(
 
 def open_artefact(folder: Path) -> Student:
     """One of our fine-tunes ready for serving, its adapter merged."""
-    artefact = read_artefact(folder)
-    if artefact.training is Training.FULL:
-        return _open_full_artefact(folder, artefact)
-    base, template = _open_beside(folder, artefact)
-    assert isinstance(base.model, PreTrainedModel)
-    model = merged(load_adapter(base.model, folder, trainable=False))
-    return replace(base, model=model, template=template)
+    student = _open_artefact(folder, trainable=False)
+    return student if student.training is Training.FULL else replace(student, model=merged(student.model))
 
 
 def best_device() -> torch.device:
@@ -151,14 +146,14 @@ def _open_scratch(reference: BaseReference, texts: Callable[[], Iterable[str]], 
     )
 
 
-def _continue_artefact(folder: Path) -> Student:
-    """A fine-tune of a fine-tune keeps the kind, tokenizer and template of the first."""
+def _open_artefact(folder: Path, *, trainable: bool) -> Student:
+    """A fine-tune of ours, to serve or to go on from: it keeps kind, tokenizer and template."""
     artefact = read_artefact(folder)
     if artefact.training is Training.FULL:
         return _open_full_artefact(folder, artefact)
     base, template = _open_beside(folder, artefact)
     assert isinstance(base.model, PreTrainedModel)
-    return replace(base, model=load_adapter(base.model, folder, trainable=True), template=template)
+    return replace(base, model=load_adapter(base.model, folder, trainable=trainable), template=template)
 
 
 def _open_full_artefact(folder: Path, artefact: Artefact) -> Student:
@@ -186,6 +181,12 @@ def _open_folder(folder: Path, reference: BaseReference) -> Student:
     window = _remove_window(config)
     model = _model_of(folder, config)
     context_tokens = min(_context_tokens(model, folder), window or sys.maxsize)
+    template = ChatTemplate(tokenizer, end_ids=_end_ids(model, tokenizer, folder), name=reference.name)
+    if not template.sanitizes:
+        notes = (
+            *notes,
+            f"The chat template of {reference.name} reads control tokens that a message spells as real ones.",
+        )
     if window:
         notes = (
             *notes,
@@ -193,7 +194,7 @@ def _open_folder(folder: Path, reference: BaseReference) -> Student:
         )
     return Student(
         model=model.to(best_device()),
-        template=ChatTemplate(tokenizer, end_ids=_end_ids(model, tokenizer, folder), name=reference.name),
+        template=template,
         training=Training.ADAPTER,
         base=_pinned(reference, folder),
         context_tokens=context_tokens,

@@ -73,7 +73,8 @@ class ChatTemplate:
         """Tokens that end a turn, in training and in generation; the first is written where a template writes none."""
         self.name = name
         """The base model's name, for messages."""
-        self._sanitizes = self._can_sanitize()
+        self.sanitizes = self._can_sanitize()
+        """Whether control tokens that a message spells stay text."""
 
     def encode_prompt(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> list[int]:
         """The ids after which the assistant's next turn begins."""
@@ -132,7 +133,7 @@ class ChatTemplate:
         return array("i", self.tokenizer.encode(whole[len(prompt) :], add_special_tokens=False))
 
     def _ids(self, messages: list[dict[str, Any]], tools: Sequence[Any], *, prompt: bool) -> list[int]:
-        encoded = self._render(messages, tools, prompt=prompt, tokenize=True, sanitize_control_tokens=self._sanitizes)
+        encoded = self._render(messages, tools, prompt=prompt, tokenize=True, sanitize_control_tokens=self.sanitizes)
         return list(encoded["input_ids"])
 
     def _text(self, messages: list[dict[str, Any]], tools: Sequence[Any], *, prompt: bool) -> str:
@@ -152,11 +153,11 @@ class ChatTemplate:
             ) from error
 
     def _can_sanitize(self) -> bool:
-        self._sanitizes = True
+        self.sanitizes = True
         try:
             self._ids([{"role": "user", "content": f"a {self.tokenizer.eos_token}"}], (), prompt=True)
         except (NotImplementedError, ValueError, InvalidRequest):
-            return False
+            return False  # transformers says so for some templates, and some refuse the question itself
         return True
 
 

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from stillroom import catalog, fine_tuning, jobs
 from stillroom.assembly import Platform
-from stillroom.config import SCRATCH, Price, Student
+from stillroom.config import SCRATCH, Student
 from stillroom.errors import MissingExtra, StillroomError, TrainingFailed
 from stillroom.fine_tuning import Job
 from stillroom.jobs import Claim, State
@@ -29,7 +29,7 @@ TRAINER = "stillroom.student.run"
 FLUSH_SECONDS = 0.5  # between two transactions of training steps
 EVENTS_A_JOB = 2000  # metric events of a long job at most; the result file has every step
 KILLED = -9
-LEFT_BEHIND = ("checkpoints", "resume", "tokenizer")
+LEFT_BEHIND = ("training.jsonl", "validation.jsonl", "checkpoints", "resume", "tokenizer")
 
 
 class FineTune:
@@ -189,7 +189,7 @@ class FineTune:
                 blob=blob,
                 trained_tokens=message["trained_tokens"],
                 result_file=results,
-                price=self._price(),
+                price=self._student().price,
             )
         )
 
@@ -198,9 +198,6 @@ class FineTune:
             self._job.project, "step_metrics.csv", "fine-tune-results", iter([path.read_bytes()])
         )
         return file.id
-
-    def _price(self) -> Price:
-        return self._student().price
 
     # --- after ------------------------------------------------------------------------------------
 
@@ -231,16 +228,24 @@ def _is_shown(step: dict[str, Any]) -> bool:
 
 def tidy(platform: Platform) -> None:
     """Removes what ended jobs left behind that can be large or someone's data; logs and figures stay."""
-    for copy in (platform.settings.folder / "runs").glob("*/training.jsonl"):
-        folder = copy.parent
-        with platform.database.read() as connection:
-            state = jobs.find_state(connection, folder.name)
-        if state not in jobs.ENDED:
-            continue
-        for part in LEFT_BEHIND:
-            shutil.rmtree(folder / part, ignore_errors=True)
-        (folder / "validation.jsonl").unlink(missing_ok=True)
-        copy.unlink(missing_ok=True)  # last, so that an interrupted tidying is done again
+    for folder in (platform.settings.folder / "runs").iterdir():
+        # By what lies there, so that what a trainer wrote while it was being ended is found the next time.
+        left = [folder / part for part in LEFT_BEHIND if (folder / part).exists()]
+        if left and _has_ended(platform, folder.name):
+            for path in left:
+                _remove(path)
+
+
+def _has_ended(platform: Platform, job_id: str) -> bool:
+    with platform.database.read() as connection:
+        return jobs.state_of(connection, job_id) in jobs.ENDED
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 async def start(platform: Platform, claim: Claim) -> FineTune:
