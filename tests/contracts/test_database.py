@@ -261,7 +261,7 @@ def read_everything(platform: Platform) -> None:
     platform.keys.of_project(PROJECT)
     billing.totals(platform.database, PROJECT)
     with platform.database.read() as connection:
-        assert len(catalog.models_of_job(connection, PROJECT, job.id)) == 2
+        assert len([model for model in catalog.list_models(connection, PROJECT) if model.job == job.id]) == 2
         catalog.list_deployments(connection, PROJECT)
         catalog.unfinished_deployments(connection)
         catalog.get_deployment(connection, PROJECT, "d")
