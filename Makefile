@@ -4,16 +4,31 @@
 PYTHON ?= python3
 PIP_FLAGS := --disable-pip-version-check --quiet -c requirements.lock $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo test check install lock reference clean
+.PHONY: demo test check install system-packages lock reference clean
 
 demo: install
 	.venv/bin/stillroom demo $(DEMO_FLAGS)
 
 install: .venv/installed
 
-test: .venv/installed-dev
+test: .venv/installed-dev system-packages
 	$(MAKE) check
 	.venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
+
+# Programs that some tests run, as PROGRAM:PACKAGE of Debian and Ubuntu.
+SYSTEM_PACKAGES := bwrap:bubblewrap
+
+# Installs what is missing of them where it may; else the tests that need them are skipped.
+system-packages:
+	@missing=; for pair in $(SYSTEM_PACKAGES); do \
+		command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair#*:}"; \
+	done; \
+	[ -z "$$missing" ] || { \
+		[ "$$(id -u)" = 0 ] && echo "Installing$$missing ..." && export DEBIAN_FRONTEND=noninteractive && { \
+			apt-get install -y -qq $$missing >/dev/null 2>&1 || \
+			{ apt-get update -qq && apt-get install -y -qq $$missing; } >/dev/null; \
+		}; \
+	} || echo "Not installed:$$missing. The tests that need them are skipped."
 
 check: .venv/installed-dev
 	.venv/bin/ruff check src tests benchmarks

@@ -2,13 +2,15 @@
 
     StillroomError
     ├── InvalidRequest        the caller's value is wrong
-    │   └── InvalidTrainingFile
+    │   ├── InvalidTrainingFile
+    │   └── VariableMissing   a grader's template asks for what the item or sample lacks
     ├── AuthenticationFailed  no key, or one we do not know
     ├── NotFound              no such thing in this project
     │   └── ModelNotFound     no deployment, teacher or student of that name
     ├── Conflict              true now, not in general: deployed, finished, already there
     ├── TooLarge              a body or file beyond its limit
     ├── RateLimited           ask again later
+    ├── BudgetSpent           the project may not begin what costs more
     ├── TeacherFailed         the upstream did not give a usable answer
     │   ├── TeacherTimeout
     │   └── TeacherRefused    the upstream answered with an error of its own, to be passed on
@@ -17,6 +19,8 @@
     │   └── DiskFull
     ├── TrainingFailed        a fine-tuning job cannot go on
     │   └── BaseModelUnusable
+    ├── PythonFailed          a python grader raised, or could not be run
+    ├── SandboxUnavailable    this machine cannot run python graders safely
     ├── ConfigurationError    the installation's settings are wrong
     └── MissingExtra          a command needs packages that are not installed
 
@@ -65,6 +69,12 @@ class InvalidTrainingFile(InvalidRequest):
     code = "invalid_training_file"
 
 
+class VariableMissing(InvalidRequest):
+    """A template names a variable that the item or the sample does not have."""
+
+    code = "variable_missing"
+
+
 class AuthenticationFailed(StillroomError):
     """The request carries no API key, or one that is unknown or revoked."""
 
@@ -99,6 +109,12 @@ class RateLimited(StillroomError):
     """Too many requests; `retry_after_seconds` in the details says when to ask again."""
 
     code = "rate_limit_exceeded"
+
+
+class BudgetSpent(StillroomError):
+    """The project's budget is spent: new jobs and eval runs are refused, while answers go on."""
+
+    code = "insufficient_quota"
 
 
 class TeacherFailed(StillroomError):
@@ -147,6 +163,22 @@ class BaseModelUnusable(TrainingFailed):
     """The base model's folder is missing, unsafe or not a causal language model."""
 
     code = "base_model_unusable"
+
+
+class PythonFailed(StillroomError):
+    """A python grader gave no number; `where` in the details is "runtime" (its code) or "server" (ours)."""
+
+    code = "python_grader_failed"
+
+    @property
+    def where(self) -> str:
+        return str(self.details.get("where", "server"))
+
+
+class SandboxUnavailable(StillroomError):
+    """This machine cannot run a python grader safely; the message says what it lacks."""
+
+    code = "sandbox_unavailable"
 
 
 class ConfigurationError(StillroomError):

@@ -16,12 +16,15 @@ STATUS: tuple[tuple[type[StillroomError], int], ...] = (
     (errors.Conflict, 409),
     (errors.TooLarge, 413),
     (errors.RateLimited, 429),
+    (errors.BudgetSpent, 429),
     (errors.TeacherRefused, 502),
     (errors.TeacherTimeout, 504),
     (errors.TeacherFailed, 502),
     (errors.StudentUnavailable, 503),
     (errors.DiskFull, 507),
     (errors.StoreUnavailable, 503),
+    (errors.PythonFailed, 400),
+    (errors.SandboxUnavailable, 501),
     (errors.MissingExtra, 501),
     (StillroomError, 500),
 )
@@ -81,16 +84,18 @@ def _headers(error: StillroomError, status: int) -> dict[str, str]:
         refused_key = error.details["status"] in KEYS_ARE_OURS
         later = {"retry-after": RETRY_AFTER_SECONDS} if status == 429 else {}
         return {**later, **error.details["headers"], **(NEVER_RETRY if refused_key else {})}
-    if status in (409, 501, 507) or type(error) is StillroomError:
+    if status in (409, 501, 507) or isinstance(error, errors.BudgetSpent) or type(error) is StillroomError:
         return NEVER_RETRY
     return {"retry-after": RETRY_AFTER_SECONDS} if status in (429, 503) else {}
 
 
 def _openai(error: StillroomError, status: int) -> dict[str, Any]:
-    return {"message": _message(error), "type": _type(status), "param": error.param, "code": error.code}
+    return {"message": _message(error), "type": _type(error, status), "param": error.param, "code": error.code}
 
 
-def _type(status: int) -> str:
+def _type(error: StillroomError, status: int) -> str:
+    if isinstance(error, errors.BudgetSpent):
+        return "insufficient_quota"
     if status == 429:
         return "requests"
     return "invalid_request_error" if status < 500 else "server_error"
