@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import socket
 import time
 from dataclasses import dataclass
@@ -12,12 +13,18 @@ from typing import IO
 
 from stillroom import auth, jobs
 from stillroom.auth import Keys
+from stillroom.billing import Budgets
 from stillroom.clock import Clock
+from stillroom.completions.kept import KeptAnswers
 from stillroom.completions.recorder import Recorder
 from stillroom.config import Settings, secret
 from stillroom.datasets.files import Files
+from stillroom.datasets.lineage import Lineage
 from stillroom.errors import ConfigurationError
+from stillroom.evals.items import Items
+from stillroom.evals.owner import Evals
 from stillroom.fine_tuning import FineTuning
+from stillroom.fine_tuning.quote import Quotes
 from stillroom.gateway.complete import Gateway
 from stillroom.serving.deployments import Deployments
 from stillroom.serving.hosting import Hosting
@@ -25,6 +32,8 @@ from stillroom.serving.models import Models
 from stillroom.store.blobs import Blobs
 from stillroom.store.database import Database
 from stillroom.store.writer import Writer
+
+QUOTE_FOLDERS = "quote-"  # how folders below `runs` begin in which something is measured and nothing is kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +47,13 @@ class Platform:
     blobs: Blobs
     keys: Keys
     files: Files
+    lineage: Lineage
+    budgets: Budgets
+    kept_answers: KeptAnswers
+    evals: Evals
+    items: Items
     fine_tuning: FineTuning
+    quotes: Quotes
     hosting: Hosting
     models: Models
     deployments: Deployments
@@ -73,9 +88,14 @@ def open_platform(settings: Settings, *, as_server: bool = True, clock: Clock | 
     if as_server:
         # The lock is ours, so whoever worked under this name is dead, and its children with it.
         writer.write(lambda connection: jobs.release_all(connection, worker_name))
+        for left in (folder / "runs").glob(f"{QUOTE_FOLDERS}*"):
+            shutil.rmtree(left, ignore_errors=True)
     blobs = Blobs(folder / "blobs")
     files = Files(database, writer, blobs)
     files.purge_expired()
+    lineage = Lineage(database, blobs)
+    budgets = Budgets(database, writer, clock)
+    kept_answers = KeptAnswers(database, writer, clock)
     hosting = Hosting(settings.serving, settings.gateway, folder / "blobs", writer, clock)
     models = Models(settings, database, hosting)
     return Platform(
@@ -86,11 +106,17 @@ def open_platform(settings: Settings, *, as_server: bool = True, clock: Clock | 
         blobs=blobs,
         keys=Keys(database, writer),
         files=files,
-        fine_tuning=FineTuning(settings, database, writer, files),
+        lineage=lineage,
+        budgets=budgets,
+        kept_answers=kept_answers,
+        evals=Evals(settings, database, writer, files, budgets),
+        items=Items(database, files, lineage),
+        fine_tuning=FineTuning(settings, database, writer, files, budgets),
+        quotes=Quotes(settings, database, writer),
         hosting=hosting,
         models=models,
         deployments=Deployments(settings, database, writer, hosting, models),
-        gateway=Gateway(models, Recorder(writer), settings.gateway, clock),
+        gateway=Gateway(models, Recorder(writer), kept_answers, settings.gateway, clock),
         worker_name=worker_name,
         lock=lock,
     )

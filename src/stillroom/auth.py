@@ -10,7 +10,20 @@ import secrets
 import time
 from dataclasses import dataclass
 
-from sqlalchemy import BigInteger, Column, Connection, ForeignKey, String, Table, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Delete,
+    ForeignKey,
+    String,
+    Table,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from stillroom import ids
 from stillroom.errors import AuthenticationFailed, InvalidRequest, NotFound
@@ -43,6 +56,8 @@ api_keys = Table(
     Column("shown", String(64), nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("revoked_at", BigInteger),
+    # A key lent to a job: what the job asks for is counted as its owner's, by the owner's key.
+    Column("acts_for", String(64)),
 )
 
 
@@ -103,7 +118,8 @@ class Keys:
 
     def of_project(self, project: int) -> list[ApiKey]:
         """The project's keys, oldest first, revoked ones included."""
-        query = select(api_keys).where(api_keys.c.project == project).order_by(api_keys.c.created_at, api_keys.c.id)
+        own = (api_keys.c.project == project, api_keys.c.acts_for.is_(None))
+        query = select(api_keys).where(*own).order_by(api_keys.c.created_at, api_keys.c.id)
         with self._database.read() as connection:
             return [
                 ApiKey(id=r.id, name=r.name, shown=r.shown, created_at=r.created_at, revoked_at=r.revoked_at)
@@ -121,9 +137,26 @@ class Keys:
             raise NotFound(f"No live API key {key_id!r} in this project.", param="id")
         self._known.clear()
 
+    def lend(self, project: int, owner_key: str, to: str) -> str:
+        """A key for the job `to`, which acts as its owner's; any that was lent to it before ends."""
+        secret = KEY_PREFIX + secrets.token_urlsafe(KEY_BYTES)
+        row = {"id": ids.random_id("key-"), "project": project, "name": to, "hash": _hash(secret), "shown": ""}
+
+        def write(connection: Connection) -> None:
+            connection.execute(_lent(to))
+            connection.execute(insert(api_keys).values(**row, created_at=int(time.time()), acts_for=owner_key))
+
+        self._writer.write(write)
+        return secret
+
+    def take_back(self, to: str) -> None:
+        """Ends the key that was lent to the job."""
+        self._writer.write(lambda connection: connection.execute(_lent(to)))
+        self._known.clear()
+
     def _lookup(self, secret: str) -> Principal | None:
         digest = _hash(secret)
-        query = select(api_keys.c.id, api_keys.c.project).where(
+        query = select(func.coalesce(api_keys.c.acts_for, api_keys.c.id).label("id"), api_keys.c.project).where(
             api_keys.c.hash == digest, api_keys.c.revoked_at.is_(None)
         )
         with self._database.read() as connection:
@@ -138,6 +171,10 @@ def ensure_default_project(connection: Connection) -> None:
     """Makes the project that everything belongs to until there are more."""
     if connection.execute(select(projects.c.id).where(projects.c.id == DEFAULT_PROJECT)).first() is None:
         connection.execute(insert(projects).values(id=DEFAULT_PROJECT, name="default", created_at=int(time.time())))
+
+
+def _lent(to: str) -> Delete:
+    return delete(api_keys).where(api_keys.c.acts_for.is_not(None), api_keys.c.name == to)
 
 
 def _hash(secret: str) -> str:

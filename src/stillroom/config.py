@@ -23,8 +23,11 @@ log = logging.getLogger(__name__)
 
 PREFIX = "STILLROOM_"
 DATA = "./stillroom-data"
+SERVER_FILE = "server.json"  # in the data folder while a server runs on it
 CLIENT_VARIABLES = {"STILLROOM_URL", "STILLROOM_API_KEY", "STILLROOM_CONFIG"}
 MICRO = 1_000_000
+MOST_TOKENS_USD = 1_000  # a million tokens; beyond, one call's cost could leave the database's integers
+MOST_HOUR_USD = 10_000
 FINE_TUNED = "ft:"  # how names of fine-tuned models begin
 ORGANIZATION = re.compile(r"[A-Za-z0-9_-]{1,64}")
 SCRATCH = "scratch-small"  # the built-in student base, always there
@@ -129,6 +132,24 @@ class ServingSettings(Section, frozen=True, kw_only=True):
     """How long starting the students' process or loading a student may take."""
 
 
+class EvalsSettings(Section, frozen=True, kw_only=True):
+    """How eval runs are carried through."""
+
+    running_runs: Count = 2
+    """How many runs are worked on at the same time."""
+    concurrent_calls: Count = 8
+    """How many items of a run are sampled and graded at the same time."""
+    patience_seconds: float = 900.0
+    """How long one call of a run is tried again while the model is overloaded or cannot be reached."""
+    unsafe_python_graders: bool = False
+    """Run Python graders without the sandbox, where it cannot be had: whoever may define a grader can then do
+    whatever the server's own user can, reading its keys and its data included."""
+    python_seconds: float = 120.0
+    """How long a Python grader may take for one item."""
+    python_memory_mb: Count = 2048
+    """How much memory a Python grader may use, in MB."""
+
+
 class Settings(Section, frozen=True, kw_only=True):
     """Everything one installation is told."""
 
@@ -154,6 +175,8 @@ class Settings(Section, frozen=True, kw_only=True):
     """Fine-tuning jobs."""
     serving: ServingSettings = ServingSettings()
     """Deployed students."""
+    evals: EvalsSettings = EvalsSettings()
+    """Eval runs and graders."""
 
     @property
     def folder(self) -> Path:
@@ -181,6 +204,14 @@ def load(path: str | None = None, **flags: Any) -> Settings:
 def data_folder() -> Path:
     """The data folder that file and environment name, for those who need no other setting."""
     return _folder(str(os.environ.get(f"{PREFIX}DATA") or _from_file(None).get("data", DATA)))
+
+
+def running_server(folder: Path) -> dict[str, Any]:
+    """What the server that runs on a data folder says of itself: `url`, `tls_url`, `ca`, `pid`; empty when none does."""
+    try:
+        return dict(json.loads((folder / SERVER_FILE).read_text()))
+    except FileNotFoundError:
+        return {}
 
 
 def _folder(text: str) -> Path:
@@ -309,7 +340,18 @@ def _check(settings: Settings) -> None:
         raise ConfigurationError("`port` and `tls_port` must be between 0 and 65535.", param="port")
 
 
+def _check_price(where: str, price: Price) -> None:
+    for field in msgspec.structs.fields(Price):
+        usd = getattr(price, field.name)
+        most = MOST_HOUR_USD if field.name == "hosting_hour" else MOST_TOKENS_USD
+        if usd is not None and not 0 <= usd <= most:  # NaN is neither
+            raise ConfigurationError(
+                f"{where}: the price `{field.name}` is {usd}; expected USD from 0 to {most}.", param=field.name
+            )
+
+
 def _check_student(name: str, student: Student) -> None:
+    _check_price(f'[students."{name}"]', student.price)
     if not student.path and name != SCRATCH:
         raise ConfigurationError(f'[students."{name}"] needs `path`: a hub id or a local folder.', param="path")
     if student.path.startswith((".", "/", "~")) and not Path(student.path).expanduser().is_dir():
@@ -317,6 +359,7 @@ def _check_student(name: str, student: Student) -> None:
 
 
 def _check_teacher(name: str, teacher: Teacher) -> None:
+    _check_price(f'[teachers."{name}"]', teacher.price)
     if name == SCRATCH or name.startswith(FINE_TUNED):
         raise ConfigurationError(
             f'[teachers."{name}"]: that name belongs to students; choose another.', param="teachers"

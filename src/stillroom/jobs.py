@@ -5,13 +5,14 @@ later write names it and is refused when someone else has claimed since. While i
 job's heartbeat; an observer takes a job over when the counter has stood still for LEASE_SECONDS of
 the observer's own monotonic clock, so no two machines' clocks are ever compared.
 
-What a job is about belongs to its kind's owner (`fine_tuning`). Owns the table `jobs`.
+What a job is about belongs to its kind's owner (`fine_tuning`, `evals`). Owns the table `jobs`.
 """
 
 from __future__ import annotations
 
 import enum
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import (
@@ -22,8 +23,10 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    Select,
     String,
     Table,
+    delete,
     insert,
     select,
     update,
@@ -87,9 +90,9 @@ class StaleClaim(Exception):
     """Another worker has claimed the job, or it has ended: what this one did must not be kept."""
 
 
-def enqueue(connection: Connection, *, project: int, kind: str, subject: str) -> None:
-    """Adds a job that must be validated before it can be claimed."""
-    values = {"project": project, "kind": kind, "subject": subject, "state": State.VALIDATING.value}
+def enqueue(connection: Connection, *, project: int, kind: str, subject: str, state: State = State.VALIDATING) -> None:
+    """Adds a job: one that must be validated before it can be claimed, or one that can be at once."""
+    values = {"project": project, "kind": kind, "subject": subject, "state": state.value}
     connection.execute(insert(jobs).values(**values, created_at=int(time.time())))
 
 
@@ -115,15 +118,20 @@ def move(connection: Connection, subject: str, *, expected: tuple[State, ...], t
     return connection.execute(statement).rowcount == 1
 
 
+def remove(connection: Connection, subject: str) -> None:
+    """Forgets a job that is not running."""
+    connection.execute(delete(jobs).where(jobs.c.subject == subject, jobs.c.state != State.RUNNING.value))
+
+
 def ask_to_pause(connection: Connection, subject: str) -> bool:
     """Asks whoever runs the job to save its state and stop; False when nobody runs it."""
     statement = update(jobs).where(jobs.c.subject == subject, jobs.c.state == State.RUNNING.value)
     return connection.execute(statement.values(wish=PAUSE)).rowcount == 1
 
 
-def claim(connection: Connection, worker: str) -> Claim | None:
-    """Takes the oldest queued job; None when there is none."""
-    oldest = select(jobs.c.number).where(jobs.c.state == State.QUEUED.value).order_by(jobs.c.number).limit(1)
+def claim(connection: Connection, worker: str, kinds: Iterable[str]) -> Claim | None:
+    """Takes the oldest queued job of these kinds; None when there is none."""
+    oldest = _queued(kinds).order_by(jobs.c.number).limit(1)
     # One UPDATE ... RETURNING, so that two workers never take the same job.
     statement = (
         update(jobs)
@@ -152,10 +160,12 @@ def claim(connection: Connection, worker: str) -> Claim | None:
     )
 
 
-def anything_queued(connection: Connection) -> bool:
-    return (
-        connection.execute(select(jobs.c.number).where(jobs.c.state == State.QUEUED.value).limit(1)).first() is not None
-    )
+def anything_queued(connection: Connection, kinds: Iterable[str]) -> bool:
+    return connection.execute(_queued(kinds).limit(1)).first() is not None
+
+
+def _queued(kinds: Iterable[str]) -> Select[int]:
+    return select(jobs.c.number).where(jobs.c.state == State.QUEUED.value, jobs.c.kind.in_(sorted(kinds)))
 
 
 def wish_of(connection: Connection, held: Claim) -> str:

@@ -1,17 +1,29 @@
-"""Money is exact."""
+"""Money is exact, and its sums are what adding by hand gives."""
 
 from __future__ import annotations
 
-from decimal import Decimal
+import random
+from collections import defaultdict
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_UP, Decimal
+from itertools import combinations
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import Connection, Engine, event
 
+from stillroom import catalog
 from stillroom.assembly import Platform
-from stillroom.billing import PICO, Entry, Kind, cost_picousd, record, totals
+from stillroom.billing import PICO, By, Entry, Kind, cost_picousd, record, rounded_microusd, totals
+from stillroom.catalog import DeploymentState
 from stillroom.config import Price
+from stillroom.serving.hosting import Weights, record_hours
 
 TOKENS = st.integers(min_value=0, max_value=10**9)
+DAY = 86_400
+MIDNIGHT = 1_793_491_200  # 2026-11-01 00:00 UTC
 
 
 @given(TOKENS, TOKENS, TOKENS)
@@ -32,6 +44,7 @@ def test_the_cost_is_the_sum_that_decimal_arithmetic_gives(prompt: int, cached: 
 def test_cached_tokens_cost_as_much_as_others_unless_a_price_says_less() -> None:
     entry = Entry(project=1, kind=Kind.ANSWER, model="m", prompt_tokens=1_000_000, cached_tokens=400_000)
     assert cost_picousd(entry, Price(input=3.0)) == 3 * PICO
+    assert cost_picousd(entry, Price(input=3.0, cached_input=0.0)) == Decimal("1.8") * PICO
 
 
 def test_an_hour_of_hosting_costs_the_hourly_price() -> None:
@@ -39,18 +52,137 @@ def test_an_hour_of_hosting_costs_the_hourly_price() -> None:
     assert cost_picousd(entry, Price(hosting_hour=1.70)) == 1_700_000_000_000
 
 
-def test_the_totals_are_the_sum_of_the_entries(platform: Platform) -> None:
-    price = Price(input=0.1, output=0.3, training=7.0)
+@given(st.integers(min_value=0, max_value=10**20))
+def test_shown_money_is_rounded_half_up_to_the_micro_usd(pico: int) -> None:
+    assert rounded_microusd(pico) == (Decimal(pico) / 10**6).quantize(Decimal(1), ROUND_HALF_UP)
 
-    def write(connection: object) -> None:
-        for i in range(10):
-            entry = Entry(project=1, kind=Kind.ANSWER, model="m", prompt_tokens=i, completion_tokens=2 * i)
-            record(connection, entry, price)  # type: ignore[arg-type]
-        record(connection, Entry(project=1, kind=Kind.TRAINING, model="m", trained_tokens=10**6), price)  # type: ignore[arg-type]
+
+@pytest.mark.parametrize(("pico", "micro"), [(0, 0), (499_999, 0), (500_000, 1), (1_499_999, 1), (2_500_000, 3)])
+def test_half_a_micro_usd_is_rounded_up(pico: int, micro: int) -> None:
+    assert rounded_microusd(pico) == micro
+
+
+# --- sums ---------------------------------------------------------------------------------------------
+
+PRICE = Price(input=0.1, output=0.3, cached_input=0.05, training=7.0, hosting_hour=1.7)
+
+
+@pytest.fixture
+def entries(platform: Platform) -> list[tuple[int, Entry]]:
+    """Two hundred rows of all kinds over five days, and when each was written."""
+    choose = random.Random(11)
+    made = []
+    for _ in range(200):
+        prompt = choose.randint(0, 999)
+        kind = choose.choice(list(Kind))
+        answer = kind is Kind.ANSWER
+        entry = Entry(
+            project=1,
+            kind=kind,
+            model=choose.choice(["gpt-4o", "ft:a"]),
+            deployment=choose.choice(["kyle", "gpt-4o"]) if answer else None,
+            key_id=choose.choice(["key-a", "key-b"]) if answer else None,
+            prompt_tokens=prompt if answer else 0,
+            cached_tokens=choose.randint(0, prompt) if answer else 0,
+            completion_tokens=choose.randint(0, 999) if answer else 0,
+            trained_tokens=choose.randint(1, 10**6) if kind is Kind.TRAINING else 0,
+            hosted_seconds=choose.randint(1, 60) if kind is Kind.HOSTING else 0,
+        )
+        made.append((MIDNIGHT + choose.randint(0, 5 * DAY - 1), entry))
+    platform.writer.write(lambda c: [record(c, entry, PRICE, at=at) for at, entry in made])
+    return made
+
+
+def by_hand(entries: list[tuple[int, Entry]], by: tuple[By, ...]) -> dict[tuple[str | None, ...], list[int]]:
+    of = {
+        By.DAY: lambda at, entry: datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d"),
+        By.DEPLOYMENT: lambda at, entry: entry.deployment,
+        By.MODEL: lambda at, entry: entry.model,
+        By.KEY: lambda at, entry: entry.key_id,
+        By.KIND: lambda at, entry: str(entry.kind),
+    }
+    sums: dict[tuple[str | None, ...], list[int]] = defaultdict(lambda: [0] * 7)
+    for at, entry in entries:
+        row = sums[tuple(of[each](at, entry) for each in by)]
+        numbers = (1, entry.prompt_tokens, entry.cached_tokens, entry.completion_tokens, entry.trained_tokens)
+        for place, number in enumerate((*numbers, entry.hosted_seconds, cost_picousd(entry, PRICE))):
+            row[place] += number
+    return dict(sums)
+
+
+GROUPINGS = [chosen for size in range(1, 6) for chosen in combinations(By, size)]
+
+
+def test_every_grouping_is_what_adding_by_hand_gives(platform: Platform, entries: list[tuple[int, Entry]]) -> None:
+    for by in GROUPINGS:
+        found = totals(platform.database, 1, by)
+        shown = {
+            tuple(t.group.values()): [
+                t.events,
+                t.prompt_tokens,
+                t.cached_tokens,
+                t.completion_tokens,
+                t.trained_tokens,
+                t.hosted_seconds,
+                t.cost_picousd,
+            ]
+            for t in found
+        }
+        assert shown == by_hand(entries, by)
+        assert len(found) == len(shown)
+    assert totals(platform.database, 2) == []
+
+
+def test_a_span_of_time_has_its_first_second_and_not_its_last(
+    platform: Platform, entries: list[tuple[int, Entry]]
+) -> None:
+    since, until = MIDNIGHT + DAY, MIDNIGHT + 2 * DAY
+    platform.writer.write(
+        lambda c: [record(c, Entry(project=1, kind=Kind.ANSWER, model="edge"), PRICE, at=at) for at in (since, until)]
+    )
+    days = totals(platform.database, 1, (By.DAY,), since=since, until=until)
+    assert [day.group[By.DAY] for day in days] == ["2026-11-02"]
+    assert days[0].events == sum(since <= at < until for at, _ in entries) + 1
+
+
+def test_sums_that_no_database_integer_holds_are_exact(platform: Platform) -> None:
+    """Three rows of five million dollars each: 15 * 10**18 pico-USD, where 9.2 * 10**18 is the most."""
+    entry = Entry(project=1, kind=Kind.TRAINING, model="m", trained_tokens=5 * 10**9 + 1)
+    platform.writer.write(lambda c: [record(c, entry, Price(training=1000.0)) for _ in range(3)])
+    (total,) = totals(platform.database, 1)
+    assert total.cost_picousd == 3 * (5 * 10**9 + 1) * 10**9 > 2**63
+    assert total.cost_microusd == 15_000_000_003_000
+
+
+def test_sums_read_only_the_projects_rows_of_that_time(platform: Platform) -> None:
+    seen: list[tuple[str, Any]] = []
+
+    def note(_c: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
+        seen.append((statement, parameters))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        totals(platform.database, 1, (By.DAY, By.KEY), since=1, until=2)
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    statement, parameters = next(each for each in seen if each[0].startswith("SELECT"))
+    with platform.database.read() as connection:
+        plan = [row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+    search = "SEARCH ledger USING INDEX ix_ledger_project_created_at (project=? AND created_at>? AND created_at<?)"
+    assert plan == [search, "USE TEMP B-TREE FOR GROUP BY"]
+
+
+def test_hosted_time_is_the_deployments_when_the_student_has_one_alone(platform: Platform) -> None:
+    weights = Weights(project=1, names=("ft:base:a", "base.ft-a"), job="j", source={})
+    entry = Entry(project=1, kind=Kind.HOSTING, model="ft:base:a", hosted_seconds=60)
+
+    def write(connection: Connection) -> None:
+        for deployed in weights.names:  # by either name
+            record_hours(connection, weights=weights, entry=entry, price=PRICE)
+            state = DeploymentState.SUCCEEDED
+            catalog.put_deployment(connection, 1, f"as {deployed}", model=deployed, state=state, extra={})
+        record_hours(connection, weights=weights, entry=entry, price=PRICE)
 
     platform.writer.write(write)
-    answers, training = totals(platform.database, 1)
-    assert (answers.events, answers.prompt_tokens, answers.completion_tokens) == (10, 45, 90)
-    assert answers.cost_usd == (45 * 0.1 + 90 * 0.3) / 10**6
-    assert training.cost_usd == 7.0
-    assert totals(platform.database, 2) == []
+    hours = totals(platform.database, 1, (By.DEPLOYMENT,))
+    assert [(hour.group[By.DEPLOYMENT], hour.events) for hour in hours] == [(None, 2), ("as ft:base:a", 1)]

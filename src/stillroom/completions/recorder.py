@@ -11,7 +11,8 @@ from concurrent.futures import Future
 from sqlalchemy import Connection
 
 from stillroom import billing
-from stillroom.completions import table
+from stillroom.completions import kept, table
+from stillroom.completions.kept import KeptAnswer
 from stillroom.config import Price
 from stillroom.errors import StoreUnavailable
 from stillroom.store.writer import Writer
@@ -25,16 +26,22 @@ class Recorder:
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
 
-    def keep(self, new: table.NewCompletion, entry: billing.Entry, price: Price) -> Future[None]:
-        """Stores the completion and what it cost; the future resolves after the commit.
+    def keep(
+        self, entry: billing.Entry, price: Price, *, new: table.NewCompletion | None, answer: KeptAnswer | None
+    ) -> Future[None]:
+        """Stores what the answer cost, with it the completion, the answer for repeats, or both; the
+        future resolves after the commit.
 
         It is stored even when nobody waits. The future raises StoreUnavailable or DiskFull when
         nothing was stored.
         """
-        packed = table.pack(new.request, new.response)
+        packed = table.pack(new.request, new.response) if new is not None else None
 
         def write(connection: Connection) -> None:
-            table.add(connection, new, packed)
+            if new is not None and packed is not None:
+                table.add(connection, new, packed)
+            if answer is not None:
+                kept.add(connection, answer)
             billing.record(connection, entry, price)
 
         return self._writer.submit(write)

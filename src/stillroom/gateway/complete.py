@@ -1,11 +1,16 @@
-"""One answer: find who gives it, ask, meter, store, and only then hand it on."""
+"""One answer: find who gives it, ask, meter, store, and only then hand it on.
+
+An answer that its caller names with an idempotency key is made once: it is kept with its ledger row,
+and every repeat gets what was kept.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -13,17 +18,21 @@ import msgspec
 from stillroom import billing, chat, ids
 from stillroom.chat import ChatRequest, Usage
 from stillroom.clock import Clock
+from stillroom.completions import kept
+from stillroom.completions.kept import KeptAnswer, KeptAnswers
 from stillroom.completions.recorder import Recorder
 from stillroom.completions.table import NewCompletion, Status
 from stillroom.config import GatewaySettings
 from stillroom.errors import TeacherFailed, TeacherTimeout
 from stillroom.gateway.ask import ask, passed_headers
+from stillroom.gateway.once import Once, other_request
 from stillroom.serving.models import Models, Target
 
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """A request and who makes it. `by_model_name`: fine-tuned models answer undeployed too."""
+    """A request and who makes it. `by_model_name`: fine-tuned models answer undeployed too.
+    `idempotency_key`: the caller's name for this answer, under which it is made once; not for streams."""
 
     request: ChatRequest
     name: str
@@ -31,14 +40,23 @@ class Call:
     key_id: str
     request_id: str
     by_model_name: bool
+    idempotency_key: str | None = None
+
+    def digest(self) -> bytes:
+        """What is asked, and of whom: two calls that differ only in the JSON's spelling have the same.
+        The model in the body does not count where another name is called."""
+        asked = {**self.request.body, "model": self.name}
+        return hashlib.sha256(msgspec.json.encode(asked, order="sorted")).digest()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Completed:
-    """The answer's bytes, and the upstream's headers that are passed on."""
+    """The answer's bytes, and the upstream's headers that are passed on. `replayed`: the answer was
+    there before this call."""
 
     body: bytes
     headers: Mapping[str, str]
+    replayed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,17 +74,46 @@ class Started:
 class Gateway:
     """What every answer needs; the streaming twin of `complete` is in `stream.py`."""
 
-    def __init__(self, models: Models, recorder: Recorder, limits: GatewaySettings, clock: Clock) -> None:
+    def __init__(
+        self, models: Models, recorder: Recorder, kept_answers: KeptAnswers, limits: GatewaySettings, clock: Clock
+    ) -> None:
         self.models = models
         self.limits = limits
         self._recorder = recorder
+        self._kept_answers = kept_answers
+        self._once: Once[Completed] = Once()
         self._clock = clock
         self._numbers = ids.OrderedNumbers()
         self.without_usage: set[str] = set()
         """Models whose upstream refused `stream_options`; their usage is estimated."""
 
     async def complete(self, call: Call) -> Completed:
-        """The whole answer; stored, when asked for, before this returns."""
+        """The whole answer; stored, when asked for, before this returns.
+
+        With an idempotency key it is kept before this returns, and goes on being made when the caller
+        leaves. Raises Conflict when the key was used for another request.
+        """
+        if call.idempotency_key is None:
+            return await self._complete(call)
+        digest = call.digest()
+        place = (call.project, call.idempotency_key)
+        done, joined = await self._once.run(place, digest, lambda: self._complete_once(call, digest))
+        return replace(done, headers={}, replayed=True) if joined else done
+
+    async def close(self) -> None:
+        """Lets answers end whose callers have left; not for long."""
+        await self._once.close()
+
+    async def _complete_once(self, call: Call, digest: bytes) -> Completed:
+        assert call.idempotency_key is not None
+        found = await asyncio.to_thread(self._kept_answers.find, call.project, call.idempotency_key)
+        if found is None:
+            return await self._complete(call, digest)
+        if found.request_hash != digest:
+            raise other_request(call.idempotency_key)
+        return Completed(body=found.body, headers={}, replayed=True)
+
+    async def _complete(self, call: Call, digest: bytes = b"") -> Completed:
         started = await self.start(call)
         try:
             async with asyncio.timeout(self.limits.total_seconds):
@@ -81,7 +128,7 @@ class Gateway:
         completion = _parse(data, call.name)
         if call.request.store:
             data = _with_our_id(data, completion, ids.completion_id(started.number))
-        await self.settle(started, completion, Status.COMPLETED, self._clock.monotonic())
+        await self.settle(started, completion, Status.COMPLETED, self._clock.monotonic(), _kept(call, digest, data))
         return Completed(body=data, headers=passed_headers(answer.headers))
 
     async def start(self, call: Call) -> Started:
@@ -95,23 +142,48 @@ class Gateway:
             monotonic=self._clock.monotonic(),
         )
 
-    async def settle(self, started: Started, completion: Mapping[str, Any], status: Status, first_token: float) -> None:
-        """Meters the answer and, when it is to be stored, waits until it is."""
-        committed = self.keep(started, completion, status, first_token)
+    async def settle(
+        self,
+        started: Started,
+        completion: Mapping[str, Any],
+        status: Status,
+        first_token: float,
+        answer: KeptAnswer | None = None,
+    ) -> None:
+        """Meters the answer and, when it is to be stored or kept, waits until it is."""
+        committed = self.keep(started, completion, status, first_token, answer)
         if committed is not None:
             await asyncio.shield(asyncio.wrap_future(committed))
 
     def keep(
-        self, started: Started, completion: Mapping[str, Any], status: Status, first_token: float
+        self,
+        started: Started,
+        completion: Mapping[str, Any],
+        status: Status,
+        first_token: float,
+        answer: KeptAnswer | None = None,
     ) -> Future[None] | None:
-        """Meters the answer and begins storing it; None when it is not to be stored."""
-        call = started.call
-        usage = chat.usage_of(completion, call.request)
+        """Meters the answer and begins storing it; None when it is neither to be stored nor kept."""
+        usage = chat.usage_of(completion, started.call.request)
         entry = self._entry(started, usage)
-        if not call.request.store:
+        store = started.call.request.store
+        if not store and answer is None:
             self._recorder.meter(entry, started.target.price)
             return None
-        new = NewCompletion(
+        new = self._new_completion(started, completion, status, first_token, usage) if store else None
+        return self._recorder.keep(entry, started.target.price, new=new, answer=answer)
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic()
+
+    def too_slow(self, call: Call) -> TeacherTimeout:
+        return TeacherTimeout(f"'{call.name}' did not finish its answer within {self.limits.total_seconds:g} seconds.")
+
+    def _new_completion(
+        self, started: Started, completion: Mapping[str, Any], status: Status, first_token: float, usage: Usage
+    ) -> NewCompletion:
+        call = started.call
+        return NewCompletion(
             number=started.number,
             project=call.project,
             created_at=int(started.at),
@@ -125,13 +197,6 @@ class Gateway:
             first_token_ms=self._milliseconds(started, first_token),
             latency_ms=self._milliseconds(started, self._clock.monotonic()),
         )
-        return self._recorder.keep(new, entry, started.target.price)
-
-    def monotonic(self) -> float:
-        return self._clock.monotonic()
-
-    def too_slow(self, call: Call) -> TeacherTimeout:
-        return TeacherTimeout(f"'{call.name}' did not finish its answer within {self.limits.total_seconds:g} seconds.")
 
     def _milliseconds(self, started: Started, until: float) -> int:
         return max(0, round((until - started.monotonic) * 1000))
@@ -141,6 +206,7 @@ class Gateway:
             project=started.call.project,
             kind=billing.Kind.ANSWER,
             model=started.target.model,
+            deployment=started.call.name,
             subject=ids.completion_id(started.number),
             key_id=started.call.key_id,
             prompt_tokens=usage.prompt_tokens,
@@ -148,6 +214,12 @@ class Gateway:
             completion_tokens=usage.completion_tokens,
             estimated=usage.estimated,
         )
+
+
+def _kept(call: Call, digest: bytes, body: bytes) -> KeptAnswer | None:
+    if call.idempotency_key is None:
+        return None
+    return kept.pack(project=call.project, key=call.idempotency_key, request_hash=digest, body=body)
 
 
 def _parse(data: bytes, name: str) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from stillroom import catalog
-from stillroom.catalog import Deployment, DeploymentState, Model
-from stillroom.config import Settings
+from stillroom.catalog import Deployment, DeploymentState
+from stillroom.config import Price, Settings
 from stillroom.errors import InvalidRequest, StillroomError
-from stillroom.serving.hosting import Hosting
+from stillroom.serving.hosting import Hosting, Weights
 from stillroom.serving.models import Models
 from stillroom.store.database import Database
 from stillroom.store.writer import Writer
@@ -37,23 +37,26 @@ class Deployments:
     async def put(self, project: int, name: str, model: str, extra: Mapping[str, Any]) -> tuple[Deployment, bool]:
         """Points the name at a model, which is then loaded; also whether the name is new.
 
-        Raises InvalidRequest when the model is neither fine-tuned nor a teacher.
+        Raises InvalidRequest when the model is no fine-tuned one, no base with weights and no teacher.
         """
         _check_name(name)
-        tuned = await asyncio.to_thread(self._find_model, project, model)
-        if tuned is None and model not in self._settings.teachers:
+        student = await asyncio.to_thread(self._models.find_student, project, model)
+        if model in self._settings.teachers:
+            student = None  # a teacher of that name is called first, too
+        elif student is None:
             raise InvalidRequest(
-                f"The model '{model}' cannot be deployed: it is neither a fine-tuned model nor a teacher here.",
+                f"The model '{model}' cannot be deployed: it is no fine-tuned model, no base model with weights, and "
+                "no teacher here.",
                 param="properties.model.name",
                 code="DeploymentModelNotSupported",
             )
-        state = DeploymentState.CREATING if tuned else DeploymentState.SUCCEEDED
+        state = DeploymentState.CREATING if student else DeploymentState.SUCCEEDED
         old = await asyncio.to_thread(self._find, project, name)
         made = await self._writer.write_soon(
             lambda c: catalog.put_deployment(c, project, name, model=model, state=state, extra=extra)
         )
-        if tuned is not None:
-            self._make(project, name, tuned, model)
+        if student is not None:
+            self._make(project, name, student, model)
         return made, old is None
 
     async def get(self, project: int, name: str) -> Deployment:
@@ -76,9 +79,9 @@ class Deployments:
         """Removes the deployment and frees its model's memory; False when there was none."""
         old = await asyncio.to_thread(self._find, project, name)
         gone = await self._writer.write_soon(lambda c: catalog.delete_deployment(c, project, name))
-        tuned = await asyncio.to_thread(self._find_model, project, old.model) if old else None
-        if tuned is not None and not any(d.model == old.model for d in await self.of_project(project) if old):
-            await self._hosting.unload(tuned)
+        student = await asyncio.to_thread(self._models.find_student, project, old.model) if old else None
+        if student is not None and not any(d.model == old.model for d in await self.of_project(project) if old):
+            await self._hosting.unload(student[0])
         return gone
 
     async def finish_interrupted(self) -> None:
@@ -89,24 +92,24 @@ class Deployments:
                 return catalog.unfinished_deployments(connection)
 
         for project, name, model in await asyncio.to_thread(read):
-            tuned = await asyncio.to_thread(self._find_model, project, model)
-            if tuned is not None:
-                self._make(project, name, tuned, model)
+            student = await asyncio.to_thread(self._models.find_student, project, model)
+            if student is not None:
+                self._make(project, name, student, model)
 
     async def close(self) -> None:
         for task in self._making:
             task.cancel()
         await asyncio.gather(*self._making, return_exceptions=True)
 
-    def _make(self, project: int, name: str, tuned: Model, model: str) -> None:
-        task = asyncio.create_task(self._load(project, name, tuned, model))
+    def _make(self, project: int, name: str, student: tuple[Weights, Price], model: str) -> None:
+        task = asyncio.create_task(self._load(project, name, student, model))
         self._making.add(task)
         task.add_done_callback(self._making.discard)
 
-    async def _load(self, project: int, name: str, tuned: Model, model: str) -> None:
+    async def _load(self, project: int, name: str, student: tuple[Weights, Price], model: str) -> None:
         state, problem = DeploymentState.SUCCEEDED, None
         try:
-            await self._hosting.upstream(tuned, self._models.price_of(tuned))
+            await self._hosting.upstream(*student)
         except StillroomError as error:
             log.warning("deployment %s failed: %s", name, error.message)
             state, problem = DeploymentState.FAILED, error.message
@@ -115,10 +118,6 @@ class Deployments:
     def _find(self, project: int, name: str) -> Deployment | None:
         with self._database.read() as connection:
             return catalog.find_deployment(connection, project, name)
-
-    def _find_model(self, project: int, name: str) -> Model | None:
-        with self._database.read() as connection:
-            return catalog.find_model(connection, project, name)
 
 
 def _check_name(name: str) -> None:

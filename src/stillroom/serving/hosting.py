@@ -12,17 +12,20 @@ import logging
 import os
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import msgspec
+from sqlalchemy import Connection
 
-from stillroom import billing
+from stillroom import billing, catalog
 from stillroom.catalog import Model
 from stillroom.clock import Clock
-from stillroom.config import GatewaySettings, Price, ServingSettings
+from stillroom.config import GatewaySettings, Price, ServingSettings, Student
 from stillroom.errors import MissingExtra, StillroomError, StudentUnavailable
 from stillroom.store.writer import Writer
 from stillroom.teachers.http import HttpAnswer, StudentUpstream, open_session
@@ -35,11 +38,34 @@ DEATH_SECONDS = 1.0  # for a process whose connections broke to be seen dead
 TICK_SECONDS = 60.0  # between two rounds of unloading and counting hours
 
 
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """What can be loaded: a fine-tuned model's weights, or those a base model came with."""
+
+    project: int
+    names: tuple[str, ...]
+    """All that it is known by; it is loaded under the first."""
+    job: str | None
+    """What made it; None for a base model."""
+    source: dict[str, Any]
+    """Where the student host finds it: see `student/host.py`."""
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
+
+
+def base_weights(project: int, name: str, student: Student) -> Weights:
+    """A configured base model as it is. Its hours are counted to the project that had it loaded."""
+    source = {"base": {"name": name, "path": student.path, "revision": student.revision or None}}
+    return Weights(project=project, names=(name,), job=None, source=source)
+
+
 @dataclass(kw_only=True)
 class Loaded:
     """A student in the process: since when its hours are not yet counted, and its last call."""
 
-    model: Model
+    weights: Weights
     price: Price
     counted_until: float
     last_used: float
@@ -63,23 +89,30 @@ class Hosting:
         self._loaded: dict[str, Loaded] = {}
         self._busy = asyncio.Lock()
 
-    async def upstream(self, model: Model, price: Price) -> HostedStudent:
-        """Where the model answers, loaded if it was not. Raises what loading it raises."""
-        endpoint = await self.endpoint(model, price)
-        assert self._process is not None
-        return HostedStudent(self, model, price, endpoint, self._process)
+    def tuned_weights(self, model: Model) -> Weights:
+        """A fine-tuned model's weights, or a checkpoint's."""
+        return Weights(
+            project=model.project,
+            names=(model.openai_name, model.azure_name),
+            job=model.job,
+            source={"path": str(self._blobs / model.blob)},
+        )
 
-    async def endpoint(self, model: Model, price: Price) -> StudentUpstream:
-        """The model's address in the process that runs now."""
-        loaded = self._loaded.get(model.openai_name)
+    async def upstream(self, weights: Weights, price: Price) -> HostedStudent:
+        """Where the student answers, loaded if it was not. Raises what loading it raises."""
+        endpoint = await self.endpoint(weights, price)
+        assert self._process is not None
+        return HostedStudent(self, weights, price, endpoint, self._process)
+
+    async def endpoint(self, weights: Weights, price: Price) -> StudentUpstream:
+        """The student's address in the process that runs now."""
+        loaded = self._loaded.get(weights.name)
         if loaded is None or not self._alive():
             async with self._busy:
-                loaded = await self._load(model, price)
+                loaded = await self._load(weights, price)
         loaded.last_used = self._clock.monotonic()
         assert self._session is not None
-        return StudentUpstream(
-            model.openai_name, self._session, "http://students/v1/chat/completions", {}, self._limits
-        )
+        return StudentUpstream(weights.name, self._session, "http://students/v1/chat/completions", {}, self._limits)
 
     async def has_died(self, process: asyncio.subprocess.Process) -> bool:
         """Whether this process is gone. Its death is noticed a moment after its connections break."""
@@ -88,10 +121,10 @@ class Hosting:
                 await asyncio.wait_for(process.wait(), DEATH_SECONDS)
         return process.returncode is not None
 
-    async def unload(self, model: Model) -> None:
-        """Frees the model's memory; its next call loads it again."""
+    async def unload(self, weights: Weights) -> None:
+        """Frees the student's memory; its next call loads it again."""
         async with self._busy:
-            await self._unload(model.openai_name)
+            await self._unload(weights.name)
 
     async def tend(self) -> None:
         """Unloads idle students and counts hosted time, until cancelled."""
@@ -111,16 +144,16 @@ class Hosting:
     def _alive(self) -> bool:
         return self._process is not None and self._process.returncode is None
 
-    async def _load(self, model: Model, price: Price) -> Loaded:
+    async def _load(self, weights: Weights, price: Price) -> Loaded:
         if not self._alive():
             await self._stop()
             await self._start()
-        if model.openai_name not in self._loaded:
-            await self._post("/attach", {"name": model.openai_name, "path": str(self._blobs / model.blob)})
+        if weights.name not in self._loaded:
+            await self._post("/attach", {"name": weights.name, **weights.source})
             now = self._clock.monotonic()
-            self._loaded[model.openai_name] = Loaded(model=model, price=price, counted_until=now, last_used=now)
-            log.info("student %s loaded", model.openai_name)
-        return self._loaded[model.openai_name]
+            self._loaded[weights.name] = Loaded(weights=weights, price=price, counted_until=now, last_used=now)
+            log.info("student %s loaded", weights.name)
+        return self._loaded[weights.name]
 
     async def _unload(self, name: str) -> None:
         if name not in self._loaded:
@@ -170,7 +203,7 @@ class Hosting:
             self._folder.cleanup()
         self._process = self._session = self._folder = None
 
-    async def _post(self, path: str, body: dict[str, str]) -> None:
+    async def _post(self, path: str, body: dict[str, Any]) -> None:
         assert self._session is not None
         try:
             async with asyncio.timeout(self._settings.start_seconds):
@@ -190,14 +223,19 @@ class Hosting:
                 continue
             loaded.counted_until += seconds
             entry = billing.Entry(
-                project=loaded.model.project,
+                project=loaded.weights.project,
                 kind=billing.Kind.HOSTING,
-                model=loaded.model.openai_name,
-                subject=loaded.model.job,
+                model=loaded.weights.name,
+                subject=loaded.weights.job,
                 hosted_seconds=seconds,
             )
-            price = loaded.price
-            self._writer.submit(lambda c, entry=entry, price=price: billing.record(c, entry, price))  # type: ignore[misc]
+            self._writer.submit(partial(record_hours, weights=loaded.weights, entry=entry, price=loaded.price))
+
+
+def record_hours(connection: Connection, *, weights: Weights, entry: billing.Entry, price: Price) -> None:
+    """Counts hosted time, for the deployment that the student is loaded for when there is one alone."""
+    using = [d.name for d in catalog.list_deployments(connection, weights.project) if d.model in weights.names]
+    billing.record(connection, replace(entry, deployment=using[0] if len(using) == 1 else None), price)
 
 
 class HostedStudent:
@@ -206,13 +244,13 @@ class HostedStudent:
     def __init__(
         self,
         hosting: Hosting,
-        model: Model,
+        weights: Weights,
         price: Price,
         endpoint: StudentUpstream,
         process: asyncio.subprocess.Process,
     ) -> None:
         self._hosting = hosting
-        self._model = model
+        self._weights = weights
         self._price = price
         self._endpoint = endpoint
         self._process = process
@@ -223,4 +261,4 @@ class HostedStudent:
         except StudentUnavailable:
             if not await self._hosting.has_died(self._process):
                 raise
-        return await (await self._hosting.endpoint(self._model, self._price)).ask(body)
+        return await (await self._hosting.endpoint(self._weights, self._price)).ask(body)

@@ -1,4 +1,4 @@
-"""A called name -> who answers it: a deployment's model, else a teacher, else a fine-tuned model.
+"""A called name -> who answers it: a deployment's model, else a teacher, else a fine-tuned model, else a base.
 
 A deployment wins over a teacher of the same name: that is how a student takes over without a
 change in the caller's code.
@@ -15,9 +15,9 @@ import aiohttp
 
 from stillroom import catalog
 from stillroom.chat import Upstream
-from stillroom.config import SCRATCH, GatewaySettings, Price, Settings
+from stillroom.config import SCRATCH, GatewaySettings, Price, Settings, Student
 from stillroom.errors import ModelNotFound, StudentUnavailable
-from stillroom.serving.hosting import Hosting
+from stillroom.serving.hosting import Hosting, Weights, base_weights
 from stillroom.store.database import Database
 from stillroom.teachers.http import HttpUpstream, open_session, teacher_upstream
 
@@ -32,7 +32,7 @@ class Target:
     upstream_model: str
     price: Price
     model: str
-    """The teacher's or fine-tuned model's name, for the ledger."""
+    """The teacher's or student's name, for the ledger."""
 
 
 class Models:
@@ -60,23 +60,37 @@ class Models:
             await self._session.close()
 
     async def resolve(self, project: int, name: str, *, by_model_name: bool) -> Target:
-        """Who answers under the name. `by_model_name`: a fine-tuned model also answers undeployed,
-        as on OpenAI's API. Raises ModelNotFound; a student that was not loaded is loaded first."""
+        """Who answers under the name. `by_model_name`: a fine-tuned model, and a base with weights of its
+        own, also answer undeployed, as on OpenAI's API. Raises ModelNotFound; a student that was not
+        loaded is loaded first."""
         # A teacher's name is looked up too: a deployment may have taken it over.
         deployment, model = await asyncio.to_thread(self._look_up, project, name)
         if deployment is not None:
             return await self._deployed(project, deployment, model)
         if name in self._teachers:
             return self._teacher(name)
-        if by_model_name and model is not None:
-            return await self._student(model)
-        if name == SCRATCH or name in self._settings.students:
-            raise ModelNotFound(f"`{name}` is a base model: fine-tune it, and call what that makes.", param="model")
+        student = self._student(project, name, model)
+        if by_model_name and student is not None:
+            return await self._hosted(*student)
+        if name == SCRATCH:
+            raise ModelNotFound(
+                f"`{name}` is a base model of random weights, which knows no words before its job: fine-tune it, and "
+                "call what that makes.",
+                param="model",
+            )
         raise ModelNotFound(f"The model `{name}` does not exist or you do not have access to it.", param="model")
 
-    def price_of(self, model: catalog.Model) -> Price:
-        student = self._settings.students.get(model.base)
-        return student.price if student else Price()
+    def find_student(self, project: int, name: str) -> tuple[Weights, Price] | None:
+        """The weights that a fine-tuned model's or base's name stands for, and their price; None when it
+        stands for none. Blocks."""
+        with self._database.read() as connection:
+            return self._student(project, name, catalog.find_model(connection, project, name))
+
+    def _student(self, project: int, name: str, model: catalog.Model | None) -> tuple[Weights, Price] | None:
+        if model is not None:
+            return self._hosting.tuned_weights(model), self._settings.students.get(model.base, Student()).price
+        student = self._settings.students.get(name)
+        return (base_weights(project, name, student), student.price) if student and student.path else None
 
     def _look_up(self, project: int, name: str) -> tuple[catalog.Deployment | None, catalog.Model | None]:
         with self._database.read() as connection:
@@ -87,10 +101,11 @@ class Models:
         if deployment.state is catalog.DeploymentState.FAILED:
             raise StudentUnavailable(f"The deployment '{deployment.name}' has failed: {deployment.error}")
         self._warn_of_clash(deployment.name)
-        if model is not None:
-            return await self._student(model)
-        if deployment.model in self._teachers:
+        if model is None and deployment.model in self._teachers:
             return self._teacher(deployment.model)
+        student = self._student(project, deployment.model, model)
+        if student is not None:
+            return await self._hosted(*student)
         raise ModelNotFound(
             f"The deployment '{deployment.name}' points to '{deployment.model}', which is gone.", param="model"
         )
@@ -101,10 +116,9 @@ class Models:
             upstream=self._teachers[name], upstream_model=teacher.model or name, price=teacher.price, model=name
         )
 
-    async def _student(self, model: catalog.Model) -> Target:
-        price = self.price_of(model)
-        upstream = await self._hosting.upstream(model, price)
-        return Target(upstream=upstream, upstream_model=model.openai_name, price=price, model=model.openai_name)
+    async def _hosted(self, weights: Weights, price: Price) -> Target:
+        upstream = await self._hosting.upstream(weights, price)
+        return Target(upstream=upstream, upstream_model=weights.name, price=price, model=weights.name)
 
     def _warn_of_clash(self, name: str) -> None:
         if name in self._teachers and name not in self._warned:

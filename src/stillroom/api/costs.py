@@ -1,0 +1,141 @@
+"""What was used and what it cost, what things are priced at, and the project's budget: `/v1/stillroom`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from stillroom import billing
+from stillroom.api.extensions import body_as
+from stillroom.api.wire import Call, Reply, whole_number
+from stillroom.billing import BudgetState, By, Period, Total
+from stillroom.config import MICRO
+from stillroom.errors import InvalidRequest, NotFound
+from stillroom.serving.prices import Priced, price_book
+
+BY_DEFAULT = (By.KIND, By.MODEL)
+
+
+class BudgetRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`usd` may be spent in each calendar month (UTC), or in total."""
+
+    usd: Annotated[float, msgspec.Meta(ge=0, le=1_000_000_000)]
+    period: Literal["month", "total"] = "month"
+
+
+def usage(call: Call) -> Reply:
+    """What was used and what it cost, `group_by` day, deployment, model, key, kind (or some of them,
+    with commas), from `since` to before `until` (seconds since the epoch)."""
+    by = _groups(call)
+    since, until = _seconds(call, "since"), _seconds(call, "until")
+    totals = billing.totals(call.platform.database, call.project, by, since=since or 0, until=until)
+    names = {key.id: key.name for key in call.platform.keys.of_project(call.project)} if By.KEY in by else {}
+    return Reply(body={"object": "list", "data": [_shown(total, names) for total in totals], "has_more": False})
+
+
+def prices(call: Call) -> Reply:
+    """The price book: what every teacher, student, model and deployment is counted at, and where that is set."""
+    with call.platform.database.read() as connection:
+        book = price_book(call.platform.settings, connection, call.project)
+    return Reply(body={"object": "list", "data": [_shown_price(priced) for priced in book], "has_more": False})
+
+
+def get_budget(call: Call) -> Reply:
+    """The project's budget and what is spent of it."""
+    return Reply(body=_shown_budget(call.platform.budgets.get(call.project)))
+
+
+def put_budget(call: Call) -> Reply:
+    """Set the project's budget: when it is spent, new fine-tuning jobs and eval runs are refused."""
+    asked = body_as(call, BudgetRequest)
+    state = call.platform.budgets.put(call.project, billing.microusd(asked.usd), Period(asked.period))
+    return Reply(body=_shown_budget(state))
+
+
+def delete_budget(call: Call) -> Reply:
+    """End the project's budget."""
+    if not call.platform.budgets.remove(call.project):
+        raise NotFound("This project has no budget.", param="budget")
+    return Reply(body={"object": "stillroom.budget.deleted", "deleted": True})
+
+
+def _groups(call: Call) -> tuple[By, ...]:
+    text = call.query.get("group_by")
+    if text is None:
+        return BY_DEFAULT
+    words = list(dict.fromkeys(text.split(",")))
+    try:
+        return tuple(By(word) for word in words)
+    except ValueError:
+        raise InvalidRequest(
+            f"Invalid 'group_by': {text[:60]!r}. Expected some of {', '.join(By)}, with commas between them.",
+            param="group_by",
+        ) from None
+
+
+def _seconds(call: Call, name: str) -> int | None:
+    text = call.query.get(name)
+    if text is None:
+        return None
+    found = whole_number(text)
+    if found is None:
+        raise InvalidRequest(f"Invalid '{name}': {text[:40]!r}. Expected seconds since the epoch.", param=name)
+    return found
+
+
+def _shown(total: Total, key_names: dict[str, str]) -> dict[str, Any]:
+    group: dict[str, str | None] = {}
+    for by, value in total.group.items():
+        if by is By.KEY:
+            group["key_id"] = value
+            group["key"] = key_names.get(value, value) if value is not None else None
+        else:
+            group[by.value] = value
+    return {
+        "object": "stillroom.usage",
+        **group,
+        "events": total.events,
+        "prompt_tokens": total.prompt_tokens,
+        "cached_tokens": total.cached_tokens,
+        "completion_tokens": total.completion_tokens,
+        "trained_tokens": total.trained_tokens,
+        "hosted_seconds": total.hosted_seconds,
+        "cost_microusd": total.cost_microusd,
+        "cost_usd": total.cost_usd,
+    }
+
+
+def _shown_price(priced: Priced) -> dict[str, Any]:
+    price = priced.price
+    per_million = {
+        "input": price.input,
+        "cached_input": price.input if price.cached_input is None else price.cached_input,
+        "output": price.output,
+        "training": price.training,
+    }
+    return {
+        "object": "stillroom.price",
+        "name": priced.name,
+        "kind": priced.sort.value,
+        "of": priced.of,
+        "usd_per_million": per_million,
+        "microusd_per_million": {name: billing.microusd(usd) for name, usd in per_million.items()},
+        "usd_per_hosting_hour": price.hosting_hour,
+        "microusd_per_hosting_hour": billing.microusd(price.hosting_hour),
+        "source": priced.source,
+    }
+
+
+def _shown_budget(state: BudgetState) -> dict[str, Any]:
+    return {
+        "object": "stillroom.budget",
+        "usd": state.limit_microusd / MICRO,
+        "limit_microusd": state.limit_microusd,
+        "spent_microusd": state.spent_microusd,
+        "spent": state.is_spent,
+        "period": state.period.value,
+        "begins_at": state.begins_at,
+        "ends_at": state.ends_at,
+        "updated_at": state.updated_at,
+    }

@@ -1,0 +1,102 @@
+"""What was used and what it costs: one ledger row for each answer, training run and hosted span.
+
+Money is an integer: tokens times micro-USD per million tokens are pico-USD, which are rounded only
+for display. Owns the table `ledger`; rows are added and never changed.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from dataclasses import dataclass
+
+from sqlalchemy import BigInteger, Boolean, Column, Connection, ForeignKey, Index, String, Table, insert
+
+from stillroom.config import MICRO, Price
+from stillroom.store.tables import RowId, metadata
+
+PICO = 1_000_000_000_000
+SECONDS_PER_HOUR = 3600
+
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("project", ForeignKey("projects.id"), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("model", String(256), nullable=False),
+    # The name that was called: a deployment's, a teacher's or a model's. NULL where nothing was called.
+    Column("deployment", String(256)),
+    Column("key_id", String(64)),
+    Column("subject", String(64)),
+    Column("prompt_tokens", BigInteger, nullable=False, default=0),
+    Column("cached_tokens", BigInteger, nullable=False, default=0),
+    Column("completion_tokens", BigInteger, nullable=False, default=0),
+    Column("trained_tokens", BigInteger, nullable=False, default=0),
+    Column("hosted_seconds", BigInteger, nullable=False, default=0),
+    Column("estimated", Boolean, nullable=False, default=False),
+    Column("cost_picousd", BigInteger, nullable=False),
+    Index("ix_ledger_project_created_at", "project", "created_at"),
+)
+
+
+_INSERT = insert(ledger)
+
+
+class Kind(enum.StrEnum):
+    """What a ledger row counts."""
+
+    ANSWER = "answer"
+    TRAINING = "training"
+    HOSTING = "hosting"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One ledger row. `subject` is the completion, job or deployment it is about; `deployment` is the
+    name that was called for it, if one was."""
+
+    project: int
+    kind: Kind
+    model: str
+    deployment: str | None = None
+    subject: str | None = None
+    key_id: str | None = None
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    trained_tokens: int = 0
+    hosted_seconds: int = 0
+    estimated: bool = False
+
+
+def record(connection: Connection, entry: Entry, price: Price, *, at: float | None = None) -> None:
+    """Writes the entry with its cost at `price`, inside the caller's transaction. `at`: seconds since
+    the epoch; default now."""
+    values = {name: getattr(entry, name) for name in entry.__dataclass_fields__}
+    when = int(time.time() if at is None else at)
+    connection.execute(_INSERT, {**values, "created_at": when, "cost_picousd": cost_picousd(entry, price)})
+
+
+def cost_picousd(entry: Entry, price: Price) -> int:
+    """What the entry costs, in pico-USD."""
+    cached = price.input if price.cached_input is None else price.cached_input
+    hosting = entry.hosted_seconds * microusd(price.hosting_hour) * MICRO // SECONDS_PER_HOUR
+    return (
+        (entry.prompt_tokens - entry.cached_tokens) * microusd(price.input)
+        + entry.cached_tokens * microusd(cached)
+        + entry.completion_tokens * microusd(price.output)
+        + entry.trained_tokens * microusd(price.training)
+        + hosting
+    )
+
+
+def microusd(usd: float) -> int:
+    """A configured or asked amount as the integer it is counted in."""
+    return round(usd * MICRO)
+
+
+def rounded_microusd(picousd: int) -> int:
+    """A sum for display, half a micro-USD rounded up."""
+    return (picousd + MICRO // 2) // MICRO
