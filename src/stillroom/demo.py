@@ -13,13 +13,12 @@ import secrets
 import shlex
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -65,19 +64,6 @@ class Demo:
     teacher: str | None
     student: str
     config: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Side:
-    """One side of the comparison. Latencies in seconds, price in USD per 1,000 calls."""
-
-    name: str
-    answers: tuple[str, ...]
-    prompt_tokens: float
-    completion_tokens: float
-    latency_p50: float
-    latency_p95: float
-    price_per_1000: float
 
 
 def run(asked: Demo) -> None:
@@ -175,10 +161,10 @@ async def _loop(asked: Demo, console: Console, teacher: str, url: str, key: str)
         if asked.teacher is None:
             console.print("   The teacher is scripted: a set of rules behind a real HTTP server, no language model.")
         metadata = {"app": "ticket-triage", "run": run_name}
-        await _capture(client, console, teacher, training, metadata)
+        await _capture(client, console, teacher, training, {**metadata, "split": "training"})
 
-        console.print(f"[bold]2. Select[/bold]   by metadata: app=ticket-triage, run={run_name}")
-        selection = await _select(client, metadata)
+        console.print(f"[bold]2. Select[/bold]   by metadata: app=ticket-triage, run={run_name}, split=training")
+        selection = await _select(client, {**metadata, "split": "training"})
         console.print(f"   {selection['training_examples']} chats are now {selection['training_file']['filename']}.")
 
         console.print(f"[bold]3. Train[/bold]    {asked.student}, on this machine.")
@@ -191,11 +177,18 @@ async def _loop(asked: Demo, console: Console, teacher: str, url: str, key: str)
 
         console.print(f"[bold]5. Compare[/bold]  on {len(held_out)} tickets that nobody has trained on.")
         console.print(f"   {triage.DIFFERENCE}", style="dim")
-        teacher_side = await _ask_all(client, console, teacher, held_out, _price(asked, teacher))
-        student_side = await _ask_all(client, console, DEPLOYMENT, held_out, _price(asked, asked.student))
-    overlap = len(set(training) & set(held_out))
-    figures = _figures(teacher_side, student_side, losses, overlap, time.monotonic() - began)
-    _show(console, held_out, teacher_side, student_side, figures)
+        held = {**metadata, "split": "held-out"}
+        await _capture(client, console, teacher, held_out, held)
+        eval_id = await _compare(client, console, held)
+        report = await client.get(f"/stillroom/evals/{eval_id}/report", cast_to=dict[str, Any])
+        answers = [
+            item async for item in client.evals.runs.output_items.list(report["sides"][0]["run_id"], eval_id=eval_id)
+        ]
+        page = Path(asked.data).expanduser().resolve() / "report.html"
+        page.write_text(await _page(client, eval_id))
+    figures = _figures(report, losses, time.monotonic() - began)
+    _show(console, answers, figures)
+    console.print(f"   Slices, intervals and every disagreement: {page}", markup=False)
     return figures
 
 
@@ -276,35 +269,28 @@ async def _deploy(client: AsyncOpenAI, url: str, model: str) -> None:
         raise TrainingFailed(f"The deployment failed: {made['properties']['provisioningError']['message']}")
 
 
-async def _ask_all(client: AsyncOpenAI, console: Console, name: str, tickets: list[str], price: config.Price) -> Side:
-    answers: dict[str, str] = {}
-    seconds: list[float] = []
-    tokens: list[tuple[int, int]] = []
+async def _compare(client: AsyncOpenAI, console: Console, held_out: dict[str, str]) -> str:
+    """Puts the student to what the teacher was asked; gives the eval."""
+    body = {"models": [DEPLOYMENT], "filter": {"metadata": held_out}}
+    made = await client.post("/stillroom/comparisons", body=body, cast_to=dict[str, Any])
+    columns = (TextColumn("   {task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task(DEPLOYMENT, total=None)
+        while True:
+            run = await client.evals.runs.retrieve(made["runs"][0], eval_id=made["eval_id"])
+            counts = run.result_counts
+            done = counts.passed + counts.failed + counts.errored
+            progress.update(bar, completed=done, total=counts.total or None)
+            if run.status == "completed":
+                return str(made["eval_id"])
+            if run.status == "failed":
+                raise TrainingFailed(f"The comparison failed: {run.error.message}")
+            await asyncio.sleep(LOOK_SECONDS)
 
-    async def ask(ticket: str) -> None:
-        began = time.monotonic()
-        completion = await client.chat.completions.create(
-            model=name,
-            messages=triage.messages(ticket),  # type: ignore[arg-type]
-            temperature=0,
-        )
-        seconds.append(time.monotonic() - began)
-        answers[ticket] = completion.choices[0].message.content or ""
-        assert completion.usage is not None
-        tokens.append((completion.usage.prompt_tokens, completion.usage.completion_tokens))
 
-    await _each(console, name, tickets, ask)
-    prompt, said = (statistics.fmean(column) for column in zip(*tokens, strict=True))
-    seconds.sort()
-    return Side(
-        name=name,
-        answers=tuple(answers[ticket] for ticket in tickets),
-        prompt_tokens=prompt,
-        completion_tokens=said,
-        latency_p50=statistics.median(seconds),
-        latency_p95=seconds[int(len(seconds) * 0.95)],
-        price_per_1000=(prompt * price.input + said * price.output) / 1000,
-    )
+async def _page(client: AsyncOpenAI, eval_id: str) -> str:
+    path = f"/stillroom/evals/{eval_id}/report"
+    return str(await client.get(path, cast_to=str, options={"params": {"format": "html"}}))
 
 
 async def _each(console: Console, what: str, tickets: list[str], work: Any) -> None:
@@ -327,39 +313,36 @@ async def _each(console: Console, what: str, tickets: list[str], work: Any) -> N
 # --- what it says ---------------------------------------------------------------------------------------
 
 
-def _price(asked: Demo, name: str) -> config.Price:
-    if asked.teacher is None:
-        return config.Price(**(TEACHER_PRICE if name == SCRIPTED else STUDENT_PRICE))
-    settings = config.load(asked.config)
-    known = settings.teachers.get(name) or settings.students.get(name)
-    return known.price if known else config.Price()
-
-
-def _figures(teacher: Side, student: Side, losses: list[float], overlap: int, seconds: float) -> dict[str, Any]:
-    same = sum(a == b for a, b in zip(teacher.answers, student.answers, strict=True))
-    sides = {
-        name: {key: value for key, value in asdict(side).items() if key != "answers"}
-        for name, side in (("teacher", teacher), ("student", student))
-    }
+def _figures(report: dict[str, Any], losses: list[float], seconds: float) -> dict[str, Any]:
+    student = report["sides"][0]
     return {
-        "agreement": same / len(teacher.answers),
-        "held_out": len(teacher.answers),
-        "held_out_among_training": overlap,
+        "agreement": student["agreement"]["share"],
+        "held_out": student["agreement"]["total"],
+        "held_out_among_training": student["training"]["trained_on"],
         "first_loss": losses[0],
         "last_loss": losses[-1],
         "seconds": round(seconds, 1),
-        **sides,
+        "teacher": _side(", ".join(report["teacher"]["models"]), report["teacher"]),
+        "student": _side(student["model"], student),
     }
 
 
-def _show(console: Console, tickets: list[str], teacher: Side, student: Side, figures: dict[str, Any]) -> None:
-    differing = [i for i in range(len(tickets)) if teacher.answers[i] != student.answers[i]]
-    agreeing = [i for i in range(len(tickets)) if i not in differing]
-    for i in [*agreeing[: SHOWN - len(differing[:2])], *differing[:2]]:
-        console.print(f"   ticket   {_short(tickets[i])}", markup=False)
-        console.print(f"   teacher  {_short(teacher.answers[i])}", markup=False)
-        mark = "   <- differs" if i in differing else ""
-        console.print(f"   student  {_short(student.answers[i])}{mark}\n", markup=False)
+def _side(name: str, told: dict[str, Any]) -> dict[str, Any]:
+    """One side of the comparison. Latencies in seconds, price in USD per 1,000 calls."""
+    speed, expense = told["speed"], told["expense"]
+    return {
+        "name": name,
+        "prompt_tokens": expense["prompt_tokens"],
+        "completion_tokens": expense["completion_tokens"],
+        "latency_p50": speed["p50_ms"] / 1000,
+        "latency_p95": speed["p95_ms"] / 1000,
+        "price_per_1000": (expense["microusd_per_1000_calls"] or 0) / config.MICRO,
+    }
+
+
+def _show(console: Console, items: list[Any], figures: dict[str, Any]) -> None:
+    _show_some(console, items)
+    teacher, student = figures["teacher"], figures["student"]
     table = Table("", "teacher", "student", box=None, header_style="bold", pad_edge=False)
     rows = (
         ("prompt tokens a call", "prompt_tokens", "{:.0f}"),
@@ -369,17 +352,30 @@ def _show(console: Console, tickets: list[str], teacher: Side, student: Side, fi
         ("price of 1,000 calls", "price_per_1000", "${:.3f}"),
     )
     for label, name, form in rows:
-        table.add_row(label, form.format(getattr(teacher, name)), form.format(getattr(student, name)))
+        table.add_row(label, form.format(teacher[name]), form.format(student[name]))
     console.print(table)
-    if teacher.name == SCRIPTED:
+    if teacher["name"] == SCRIPTED:
         console.print("   The scripted teacher answers at once; its latency says nothing of a real one's.", style="dim")
         console.print("   The prices are assumptions: set your own in stillroom.toml.", style="dim")
     share, count = figures["agreement"], figures["held_out"]
     console.print(
-        f"[bold]Agreement: {share:.1%}[/bold] ({round(share * count)} of {count} answers are the same, letter for letter; "
+        f"[bold]Agreement: {share:.1%}[/bold] ({round(share * count)} of {count} answers are the same; "
         f"{figures['held_out_among_training']} of these tickets were trained on). "
         f"The whole loop took {figures['seconds']:.0f} s."
     )
+
+
+def _show_some(console: Console, items: list[Any]) -> None:
+    """A few tickets with both answers, disagreements among them if there are any."""
+    differing = [item for item in items if item.status != "pass"]
+    agreeing = [item for item in items if item.status == "pass"]
+    for item in [*agreeing[: SHOWN - len(differing[:2])], *differing[:2]]:
+        asked = item.datasource_item
+        console.print(f"   ticket   {_short(asked['input'][-1]['content'])}", markup=False)
+        console.print(f"   teacher  {_short(asked['output_text'])}", markup=False)
+        mark = "" if item in agreeing else "   <- differs"
+        answer = item.sample.output[0].content if item.sample.output else ""
+        console.print(f"   student  {_short(answer or '')}{mark}\n", markup=False)
 
 
 def _closing_words(console: Console, asked: Demo, url: str) -> None:

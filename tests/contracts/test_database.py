@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,28 @@ from sqlalchemy.sql import ClauseElement
 
 from stillroom import auth, billing, catalog, fine_tuning, ids, jobs
 from stillroom.assembly import Platform, ensure_admin_key, open_platform
-from stillroom.billing import Entry, Kind
+from stillroom.billing import By, Entry, Kind, Period
 from stillroom.catalog import DeploymentState
-from stillroom.completions import table
+from stillroom.completions import kept, table
 from stillroom.completions.table import Filter, NewCompletion, Status
 from stillroom.config import Price, Settings
+from stillroom.evals import record
+from stillroom.evals.items import Laid
+from stillroom.evals.order import parse_eval, parse_run
+from stillroom.evals.owner import Page
+from stillroom.evals.table import Outcome, project_of
+from stillroom.fine_tuning.quote import Measurement
+from stillroom.jobs import State
+from stillroom.serving.prices import price_book
 from stillroom.store.tables import metadata
 from tests.support import example_lines
 
 PROJECT = auth.DEFAULT_PROJECT
+EVAL = {
+    "data_source_config": {"type": "logs"},
+    "testing_criteria": [{"type": "string_check", "name": "same", "operation": "eq", "input": "a", "reference": "a"}],
+}
+EVAL_CONFIG = parse_eval(EVAL).data_source_config
 NUMBERS = ids.OrderedNumbers()
 
 
@@ -78,7 +92,13 @@ def test_migrating_twice_changes_nothing(platform: Platform) -> None:
 
 def test_every_row_of_every_table_belongs_to_a_project(platform: Platform) -> None:
     """Of a project itself, or of a row that does."""
-    through_another = {"projects", "completion_metadata", "fine_tuning_events", "fine_tuning_checkpoints"}
+    through_another = {
+        "projects",
+        "completion_metadata",
+        "fine_tuning_events",
+        "fine_tuning_checkpoints",
+        "eval_output_items",
+    }
     assert {name for name, each in metadata.tables.items() if "project" not in each.c} == through_another
 
 
@@ -204,6 +224,26 @@ def test_the_schema_can_be_said_to_postgresql() -> None:
     assert "id BIGSERIAL NOT NULL" in numbered
 
 
+def quote_for(platform: Platform, order: fine_tuning.Order) -> None:
+    measurement = Measurement(
+        hyperparameters=fine_tuning.Hyperparameters(n_epochs=1, batch_size=1, learning_rate_multiplier=1.0),
+        total_steps=10,
+        examples=10,
+        valid_examples=0,
+        tokens_per_epoch=100,
+        trained_tokens=100,
+        setup_seconds=1.0,
+        step_seconds=[1.0, 1.0],
+        validation_batch_seconds=None,
+        validation_batches=0,
+        checkpoint_seconds=1.0,
+        load=0.0,
+        notes=[],
+    )
+    more: dict[str, Any] = {"is_kept": True, "digest": "d", "teachers": ("gpt-4o",), "warnings": (), "now": 10}
+    platform.quotes.make(PROJECT, order, "scratch-small", measurement, **more)
+
+
 def fill(platform: Platform) -> None:
     """Writes at least one row of everything, by every way there is."""
     ensure_admin_key(platform)
@@ -212,9 +252,10 @@ def fill(platform: Platform) -> None:
     platform.writer.write(lambda c: table.merge_metadata(c, PROJECT, first, {"c": "3"}))
     file = platform.files.create(PROJECT, "a.jsonl", "fine-tune", [example_lines(10)])
     order = {"model": "scratch-small", "training_file": file.id, "metadata": {"a": "1"}}
+    quote_for(platform, fine_tuning.parse_order(order))
     job = platform.fine_tuning.create(PROJECT, fine_tuning.parse_order(order))
     platform.fine_tuning.validate_waiting()
-    claim = platform.writer.write(lambda c: jobs.claim(c, "server"))
+    claim = platform.writer.write(lambda c: jobs.claim(c, "server", ["fine_tuning", "eval_run"]))
     assert claim is not None
     step = {"step": 1, "total_steps": 1, "train_loss": 1.0}
     for work in (
@@ -228,6 +269,7 @@ def fill(platform: Platform) -> None:
             c, claim, job, blob="models/2", trained_tokens=1, result_file=file.id, price=Price()
         ),
         lambda c: billing.record(c, Entry(project=PROJECT, kind=Kind.ANSWER, model="m"), Price(input=1)),
+        lambda c: kept.add(c, kept.pack(project=PROJECT, key="a/1", request_hash=b"", body=b"")),
         lambda c: catalog.put_deployment(
             c, PROJECT, "d", model=job.openai_name, state=DeploymentState.CREATING, extra={}
         ),
@@ -236,6 +278,49 @@ def fill(platform: Platform) -> None:
         lambda c: jobs.Observer(platform.clock).take_over(c),
     ):
         platform.writer.write(work)
+    fill_evals(platform)
+    for period in Period:
+        platform.budgets.put(PROJECT, 1, period)
+
+
+def fill_evals(platform: Platform) -> None:
+    """An eval, a run that is carried out, and one that is cancelled."""
+    made = platform.evals.create(PROJECT, parse_eval(EVAL))
+    platform.evals.change(PROJECT, made.id, {"name": "again", "metadata": {"a": "1"}})
+    order = parse_run({"data_source": {"type": "completions", "source": {"type": "stored_completions"}}}, EVAL_CONFIG)
+    platform.evals.start(PROJECT, "key", made.id, order)
+    claim = platform.writer.write(lambda c: jobs.claim(c, "server", ["fine_tuning", "eval_run"]))
+    assert claim is not None
+    platform.keys.lend(PROJECT, "key", claim.subject)
+    laid = Laid(total=1, trained_on=0, left_out=0, unusable=0)
+    result = {"name": "same", "passed": True, "score": 1.0, "problem": None}
+    item = {"type": "item", "number": 0, "status": "pass", "item": {}, "sample": {}, "results": [result], "usage": {}}
+    for work in (
+        lambda c: record.record_start(c, claim, laid),
+        lambda c: record.record_items(c, claim, [item, {**item, "number": 1}]),
+        lambda c: record.graded_items(c, claim.subject),
+        lambda c: record.finish(c, claim),
+        lambda c: project_of(c, claim.subject),
+    ):
+        platform.writer.write(work)
+    platform.keys.take_back(claim.subject)
+    waiting = platform.evals.start(PROJECT, "key", made.id, order)
+    platform.evals.cancel(PROJECT, made.id, waiting.id)
+
+
+def read_evals(platform: Platform) -> None:
+    """Runs every list of evals."""
+    first, later = Page(after=None, descending=False, limit=1), Page(after=None, descending=True, limit=1)
+    for by_update in (False, True):
+        (made,), _more = platform.evals.page(PROJECT, first, by_update=by_update)
+        platform.evals.page(PROJECT, replace(later, after=made.id), by_update=by_update)
+    for state in (None, State.SUCCEEDED):
+        (run,), _more = platform.evals.runs(PROJECT, made.id, first, state=state)
+        platform.evals.runs(PROJECT, made.id, replace(later, after=run.id), state=state)
+    for outcome in (None, Outcome.PASS):
+        (item,), _more = platform.evals.output_items(PROJECT, made.id, run.id, first, outcome=outcome)
+        platform.evals.output_items(PROJECT, made.id, run.id, replace(later, after=item.id), outcome=outcome)
+    assert len(list(platform.evals.walk(run))) == 2
 
 
 def read_everything(platform: Platform) -> None:
@@ -258,14 +343,20 @@ def read_everything(platform: Platform) -> None:
     platform.fine_tuning.events(PROJECT, job.id, after=events[0].id, limit=2)
     (checkpoint,), _more = platform.fine_tuning.checkpoints(PROJECT, job.id, after=None, limit=2)
     platform.fine_tuning.checkpoint(PROJECT, checkpoint.id)
+    assert platform.quotes.compare(PROJECT, job.id).actual
     platform.keys.of_project(PROJECT)
+    read_evals(platform)
     billing.totals(platform.database, PROJECT)
+    billing.totals(platform.database, PROJECT, tuple(By), since=1, until=2)
+    platform.budgets.get(PROJECT)
+    assert platform.kept_answers.find(PROJECT, "a/1")
     with platform.database.read() as connection:
         assert len([model for model in catalog.list_models(connection, PROJECT) if model.job == job.id]) == 2
         catalog.list_deployments(connection, PROJECT)
+        price_book(platform.settings, connection, PROJECT)
         catalog.unfinished_deployments(connection)
         catalog.get_deployment(connection, PROJECT, "d")
-        jobs.anything_queued(connection)
+        jobs.anything_queued(connection, ["fine_tuning", "eval_run"])
         jobs.validating(connection, fine_tuning.KIND)
 
 
@@ -282,6 +373,11 @@ def remove_everything(platform: Platform) -> None:
     files, _more = platform.files.page(PROJECT, purpose=None, after=None, descending=True, limit=100)
     for file in files:
         platform.files.delete(PROJECT, file.id)
+    (made,), _more = platform.evals.page(PROJECT, Page(after=None, descending=False, limit=1), by_update=False)
+    platform.evals.delete(PROJECT, made.id)
+    platform.kept_answers.purge_old()
+    platform.kept_answers.forget(PROJECT, "a/")
+    platform.budgets.remove(PROJECT)
     for key in platform.keys.of_project(PROJECT):
         platform.keys.revoke(PROJECT, key.id)
 

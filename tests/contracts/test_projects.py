@@ -13,7 +13,7 @@ from openai import OpenAI
 from stillroom.api import routes
 from stillroom.teachers.scripted import ScriptedTeacher
 from tests.faults.wire import send
-from tests.support import Server, example_lines
+from tests.support import Server, example_lines, wait_for
 
 THEIR_KEY = "sk-stillroom-of-another-project"
 ARM = "/subscriptions/s/resourceGroups/g/providers/Microsoft.CognitiveServices/accounts/a/deployments"
@@ -29,9 +29,12 @@ def shared(
     ).start()
     server.stop()
     with sqlite3.connect(server.data / "stillroom.db") as database:
-        database.execute("INSERT INTO projects VALUES (2, 'other', 0)")
+        database.execute("INSERT INTO projects (id, name, created_at) VALUES (2, 'other', 0)")
         digest = hashlib.sha256(THEIR_KEY.encode()).hexdigest()
-        database.execute("INSERT INTO api_keys VALUES ('key-2', 2, 'other', ?, 'sk', 0, NULL)", (digest,))
+        database.execute(
+            "INSERT INTO api_keys (id, project, name, hash, shown, created_at) VALUES ('key-2', 2, 'other', ?, 'sk', 0)",
+            (digest,),
+        )
         database.execute(
             "INSERT INTO models (project, openai_name, azure_name, base, job, step, blob, created_at) "
             "VALUES (1, 'ft:ours', 'ours.ft-1', 'scratch-small', 'ftjob-1', NULL, 'models/ours', 0)"
@@ -48,13 +51,37 @@ def _objects(server: Server) -> dict[str, str]:
     )
     deployment: Any = {"properties": {"model": {"name": "gpt-4o"}}}
     client.put(f"{server.url}{ARM}/ours?api-version=2025-09-01", body=deployment, cast_to=dict[str, Any])
+    ten = client.files.create(file=("ten.jsonl", example_lines(10)), purpose="fine-tune").id
+    quote: Any = client.post(
+        "/stillroom/quotes", body={"model": "scratch-small", "training_file": ten}, cast_to=dict[str, Any]
+    )
+    job = client.fine_tuning.jobs.create(model="scratch-small", training_file=file.id).id
+    evaluated, run, item = _evaluated(client)
     return {
         "chat/completions": completion.id,
+        "evals": evaluated,
+        "stillroom/evals": evaluated,
+        "run": run,
+        "item": item,
         "files": file.id,
-        "fine_tuning/jobs": client.fine_tuning.jobs.create(model="scratch-small", training_file=file.id).id,
+        "fine_tuning/jobs": job,
+        "stillroom/jobs": job,
+        "stillroom/quotes": quote["id"],
         "models": "ft:ours",
         "stillroom/keys": client.get("/stillroom/keys", cast_to=dict[str, Any])["data"][0]["id"],
     }
+
+
+def _evaluated(client: OpenAI) -> tuple[str, str, str]:
+    """An eval, its run, and what that found."""
+    same: Any = {"type": "string_check", "name": "a", "input": "{{ item.a }}", "reference": "x", "operation": "eq"}
+    config: Any = {"type": "custom", "item_schema": {"type": "object"}}
+    made = client.evals.create(data_source_config=config, testing_criteria=[same])
+    source: Any = {"type": "jsonl", "source": {"type": "file_content", "content": [{"item": {"a": "x"}}]}}
+    run = client.evals.runs.create(made.id, data_source=source)
+    wait_for(lambda: client.evals.runs.retrieve(run.id, eval_id=made.id).status == "completed")
+    (item,) = client.evals.runs.output_items.list(run.id, eval_id=made.id).data
+    return made.id, run.id, item.id
 
 
 def object_routes() -> list[routes.Route]:
@@ -65,7 +92,7 @@ def object_routes() -> list[routes.Route]:
 def test_another_projects_object_is_not_found(shared: tuple[Server, dict[str, str]], route: routes.Route) -> None:
     server, objects = shared
     kind = route.path.split("/{")[0]
-    path = f"/v1/{kind}/{objects[kind]}{route.path.partition('}')[2]}"
+    path = f"/v1/{kind}/{objects[kind]}{route.path.partition('}')[2]}".format(**objects)
     body = b'{"metadata": {"a": "b"}}' if route.method == "POST" else None
     answer = send(server, route.method, path, body, key=THEIR_KEY)
     assert answer.status == 404, answer.body
@@ -74,13 +101,43 @@ def test_another_projects_object_is_not_found(shared: tuple[Server, dict[str, st
         assert send(server, "GET", path).status == 200
 
 
-@pytest.mark.parametrize("path", ["chat/completions", "files", "fine_tuning/jobs", "stillroom/keys", "stillroom/usage"])
+@pytest.mark.parametrize(
+    "path", ["chat/completions", "evals", "files", "fine_tuning/jobs", "stillroom/keys", "stillroom/usage"]
+)
 def test_lists_hold_ones_own_things_only(shared: tuple[Server, dict[str, str]], path: str) -> None:
     server, _ = shared
     theirs = send(server, "GET", f"/v1/{path}", key=THEIR_KEY).json["data"]
     ours = send(server, "GET", f"/v1/{path}", key=server.key).json["data"]
     assert ours
     assert [item["id"] for item in theirs] == (["key-2"] if path == "stillroom/keys" else [])
+
+
+def test_another_projects_things_cannot_be_evaluated(shared: tuple[Server, dict[str, str]]) -> None:
+    server, objects = shared
+    same = {"type": "string_check", "name": "a", "input": "{{ item.a }}", "reference": "x", "operation": "eq"}
+    body = {"data_source_config": {"type": "logs"}, "testing_criteria": [same]}
+    made = send(server, "POST", "/v1/evals", body, key=THEIR_KEY).json["id"]
+    messages = {"type": "template", "template": [{"role": "user", "content": "a"}]}
+    content = {"type": "file_content", "content": [{"item": {"a": "x"}}]}
+    for source, more, param in (
+        ({"type": "file_id", "id": objects["files"]}, {}, "data_source.source.id"),
+        (content, {"model": "ft:ours", "input_messages": messages}, "data_source.model"),
+        (content, {"model": "ours", "input_messages": messages}, "data_source.model"),
+        (
+            {"type": "stored_completions", "held_out_from": objects["fine_tuning/jobs"]},
+            {},
+            "data_source.source.held_out_from",
+        ),
+    ):
+        asked = {"data_source": {"type": "completions", "source": source, **more}}
+        refused = send(server, "POST", f"/v1/evals/{made}/runs", asked, key=THEIR_KEY)
+        assert (refused.status, refused.error["param"]) == (400, param), refused.body
+    drawn = {"data_source": {"type": "completions", "source": {"type": "stored_completions"}}}
+    run = send(server, "POST", f"/v1/evals/{made}/runs", drawn, key=THEIR_KEY).json["id"]
+    path = f"/v1/evals/{made}/runs/{run}"
+    wait_for(lambda: send(server, "GET", path, key=THEIR_KEY).json["status"] == "failed")
+    assert send(server, "GET", path, key=THEIR_KEY).json["error"]["code"] == "no_items"
+    send(server, "DELETE", f"/v1/evals/{made}", key=THEIR_KEY)
 
 
 def test_deployments_and_fine_tuned_models_are_neither_listed_nor_called(shared: tuple[Server, dict[str, str]]) -> None:

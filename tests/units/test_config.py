@@ -52,6 +52,10 @@ def test_nested_fields_have_environment_variables(monkeypatch: pytest.MonkeyPatc
         ('[teachers."a"]\nkind = "azure"\nbase_url = "https://x"\n', "endpoint"),
         ('[students."a"]\n', 'students."a"'),
         (TEACHER + 'price = { input = "much" }\n', "price"),
+        (TEACHER + "price = { output = -0.1 }\n", "`output` is -0.1; expected USD from 0"),
+        (TEACHER + "price = { cached_input = nan }\n", "`cached_input` is nan"),
+        (TEACHER + "price = { input = inf }\n", "`input` is inf"),
+        ('[students."scratch-small"]\nprice = { training = 1e300 }\n', "`training` is 1e+300"),
     ],
 )
 def test_a_wrong_setting_is_named(text: str, told: str) -> None:

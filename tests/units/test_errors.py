@@ -46,7 +46,7 @@ def test_every_error_can_be_told_in_every_dialect(kind: type[StillroomError], di
 
 
 def test_only_what_may_pass_is_worth_another_try() -> None:
-    for kind in (errors.Conflict, errors.DiskFull, errors.MissingExtra):
+    for kind in (errors.Conflict, errors.DiskFull, errors.MissingExtra, errors.BudgetSpent):
         assert reply_for(made(kind), Dialect.OPENAI).headers["x-should-retry"] == "false"
     for kind in (errors.RateLimited, errors.StoreUnavailable, errors.StudentUnavailable):
         assert reply_for(made(kind), Dialect.OPENAI).headers == {"retry-after": "2"}

@@ -19,6 +19,8 @@ from stillroom.jobs import Claim, Observer, StaleClaim, State
 from stillroom.store.database import Database
 from stillroom.store.writer import Writer
 
+KINDS = ["fine_tuning"]
+
 
 class MovedClock(Clock):
     """A clock that stands still until it is moved."""
@@ -44,13 +46,13 @@ def add(database: Database, *subjects: str) -> None:
     """Queued jobs."""
     with database.writing.begin() as connection:
         for subject in subjects:
-            jobs.enqueue(connection, project=auth.DEFAULT_PROJECT, kind="fine_tuning", subject=subject)
+            jobs.enqueue(connection, project=auth.DEFAULT_PROJECT, kind=KINDS[0], subject=subject)
             jobs.move(connection, subject, expected=(State.VALIDATING,), to=State.QUEUED)
 
 
 def claim(database: Database, worker: str) -> Claim | None:
     with database.writing.begin() as connection:
-        return jobs.claim(connection, worker)
+        return jobs.claim(connection, worker, KINDS)
 
 
 def look(database: Database, observer: Observer) -> list[str]:
@@ -71,8 +73,8 @@ def test_jobs_are_claimed_oldest_first_and_once(database: Database) -> None:
 
 def test_a_job_that_is_not_yet_validated_is_not_claimed(database: Database) -> None:
     with database.writing.begin() as connection:
-        jobs.enqueue(connection, project=auth.DEFAULT_PROJECT, kind="fine_tuning", subject="a")
-        assert jobs.claim(connection, "one") is None
+        jobs.enqueue(connection, project=auth.DEFAULT_PROJECT, kind=KINDS[0], subject="a")
+        assert jobs.claim(connection, "one", KINDS) is None
 
 
 def test_two_workers_never_claim_one_job(tmp_path: Path, database: Database) -> None:
@@ -263,6 +265,6 @@ def test_without_the_guard_a_stale_result_is_found_accepted() -> None:
 def test_the_writer_carries_a_claim_like_any_write(database: Database) -> None:
     add(database, "a")
     writer = Writer(database.writing)
-    held = writer.write(lambda connection: jobs.claim(connection, "one"))
+    held = writer.write(lambda connection: jobs.claim(connection, "one", KINDS))
     assert held is not None
     writer.close()

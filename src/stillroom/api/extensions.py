@@ -1,19 +1,21 @@
-"""What is stillroom's own, below `/v1/stillroom`: selections, keys, usage, and this API's description."""
+"""What is stillroom's own, below `/v1/stillroom`: selections and keys; costs are in `costs.py`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, TypeVar
 
 import msgspec
 
-from stillroom import billing, chat, ids
+from stillroom import chat, ids
 from stillroom.api import files as files_api
-from stillroom.api.wire import Call, Reply, whole_number
+from stillroom.api.wire import Call, Reply
 from stillroom.completions import table
 from stillroom.datasets import selection
 from stillroom.errors import InvalidRequest
 
 Seconds = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]  # what a database column can be compared with
+
+T = TypeVar("T")
 
 
 class SelectionFilter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,27 +46,7 @@ class KeyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 def select(call: Call) -> Reply:
     """Make a training file of stored completions."""
-    asked = _body(call, SelectionRequest)
-    if asked.filter is None and asked.ids is None:
-        raise InvalidRequest("Give 'filter' (which may be empty: {}), 'ids', or both.", param="filter")
-    conditions = asked.filter or SelectionFilter()
-    chat.check_metadata(conditions.metadata)
-    chosen = table.Filter(
-        model=conditions.model,
-        metadata=conditions.metadata,
-        numbers=_numbers(asked.ids),
-        created_after=conditions.created_after,
-        created_before=conditions.created_before,
-    )
-    made = selection.select(
-        call.platform.database,
-        call.platform.files,
-        call.project,
-        chosen,
-        validation_fraction=asked.validation_fraction,
-        seed=asked.seed,
-        filename=asked.filename,
-    )
+    made = selected(call, body_as(call, SelectionRequest))
     return Reply(
         body={
             "object": "stillroom.selection",
@@ -78,9 +60,33 @@ def select(call: Call) -> Reply:
     )
 
 
+def selected(call: Call, asked: SelectionRequest) -> selection.Selection:
+    """The selection that a request describes, its files made."""
+    if asked.filter is None and asked.ids is None:
+        raise InvalidRequest("Give 'filter' (which may be empty: {}), 'ids', or both.", param="filter")
+    conditions = asked.filter or SelectionFilter()
+    chat.check_metadata(conditions.metadata)
+    chosen = table.Filter(
+        model=conditions.model,
+        metadata=conditions.metadata,
+        numbers=_numbers(asked.ids),
+        created_after=conditions.created_after,
+        created_before=conditions.created_before,
+    )
+    return selection.select(
+        call.platform.database,
+        call.platform.files,
+        call.project,
+        chosen,
+        validation_fraction=asked.validation_fraction,
+        seed=asked.seed,
+        filename=asked.filename,
+    )
+
+
 def create_key(call: Call) -> Reply:
     """Make an API key; its secret is in this answer and nowhere else."""
-    key, secret = call.platform.keys.create(call.project, _body(call, KeyRequest).name)
+    key, secret = call.platform.keys.create(call.project, body_as(call, KeyRequest).name)
     return Reply(body={"object": "stillroom.key", **msgspec.to_builtins(key), "key": secret})
 
 
@@ -97,17 +103,6 @@ def revoke_key(call: Call) -> Reply:
     return Reply(body={"id": call.parameters["id"], "object": "stillroom.key.revoked", "deleted": True})
 
 
-def usage(call: Call) -> Reply:
-    """What was used and what it cost, by kind and model, since `since` (seconds since the epoch)."""
-    text = call.query.get("since", "0")
-    since = whole_number(text)
-    if since is None:
-        raise InvalidRequest(f"Invalid 'since': {text[:40]!r}. Expected seconds since the epoch.", param="since")
-    totals = billing.totals(call.platform.database, call.project, since)
-    data = [{"object": "stillroom.usage", **msgspec.to_builtins(total)} for total in totals]
-    return Reply(body={"object": "list", "data": data, "has_more": False})
-
-
 def _numbers(asked: list[str] | None) -> tuple[int, ...] | None:
     if asked is None:
         return None
@@ -120,7 +115,8 @@ def _numbers(asked: list[str] | None) -> tuple[int, ...] | None:
     return tuple(sorted(set(found)))
 
 
-def _body(call: Call, kind: type[Any]) -> Any:
+def body_as(call: Call, kind: type[T]) -> T:
+    """The request's body as the struct that describes it. Raises InvalidRequest naming what is wrong."""
     try:
         return msgspec.convert(call.json(), kind)
     except msgspec.ValidationError as error:

@@ -72,10 +72,13 @@ def _model(call: Call, name: str, *, created: int, owner: str, base: str | None)
     body = {"id": name, "object": "model", "created": created, "owned_by": owner}
     if call.dialect is not Dialect.AZURE:
         return body
-    trainable = base is not None or name == SCRATCH or name in call.platform.settings.students
+    settings = call.platform.settings
+    trainable = base is not None or name == SCRATCH or name in settings.students
+    student = settings.students.get(name)
+    has_weights = base is not None or (student is not None and student.path != "")
     can = {
         "fine_tune": trainable,
-        "inference": base is not None or name in call.platform.settings.teachers,
+        "inference": has_weights or name in settings.teachers,
         "completion": False,
         "chat_completion": True,
         "embeddings": False,

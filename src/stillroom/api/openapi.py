@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from stillroom import __version__
-from stillroom.api import extensions, routes
+from stillroom.api import comparisons, costs, extensions, quotes, routes
 from stillroom.api.routes import Route
 from stillroom.api.wire import Call, Reply
 
@@ -22,8 +22,11 @@ AZURE = "Azure's resource manager"
 IDENTITY = "Azure's managed identity"
 OWN = "stillroom's own"
 BODIES: dict[str, type[Any]] = {
+    "stillroom/comparisons": comparisons.ComparisonRequest,
     "stillroom/selections": extensions.SelectionRequest,
     "stillroom/keys": extensions.KeyRequest,
+    "stillroom/quotes": quotes.QuoteRequest,
+    "stillroom/budget": costs.BudgetRequest,
 }
 PARAMETER = re.compile(r"\{(\w+)\}")
 
@@ -86,7 +89,7 @@ def _operation(route: Route, whose: str) -> dict[str, Any]:
         ],
         "responses": {"200": {"description": "Success"}, "default": {"description": "An error in the dialect's form"}},
     }
-    if route.path in BODIES and route.method == "POST":
+    if route.path in BODIES and route.method in ("POST", "PUT"):
         schema = {"$ref": f"#/components/schemas/{BODIES[route.path].__name__}"}
         found["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     return found

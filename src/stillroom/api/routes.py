@@ -9,7 +9,20 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from stillroom.api import arm, extensions, files, fine_tuning, identity, models, stored_completions
+from stillroom.api import (
+    arm,
+    comparisons,
+    costs,
+    evals,
+    extensions,
+    files,
+    fine_tuning,
+    graders,
+    identity,
+    models,
+    quotes,
+    stored_completions,
+)
 from stillroom.api.errors import UnknownPath, WrongMethod
 from stillroom.api.wire import Call, Reply
 
@@ -47,17 +60,43 @@ BOTH_DIALECTS = (
     Route("POST", "fine_tuning/jobs/{id}/cancel", fine_tuning.cancel),
     Route("POST", "fine_tuning/jobs/{id}/pause", fine_tuning.pause),
     Route("POST", "fine_tuning/jobs/{id}/resume", fine_tuning.resume),
+    Route("POST", "fine_tuning/alpha/graders/run", graders.run),
+    Route("POST", "fine_tuning/alpha/graders/validate", graders.validate),
+    Route("POST", "evals", evals.create),
+    Route("GET", "evals", evals.list_evals),
+    Route("GET", "evals/{id}", evals.retrieve),
+    Route("POST", "evals/{id}", evals.update),
+    Route("DELETE", "evals/{id}", evals.delete),
+    Route("POST", "evals/{id}/runs", evals.create_run),
+    Route("GET", "evals/{id}/runs", evals.list_runs),
+    Route("GET", "evals/{id}/runs/{run}", evals.retrieve_run),
+    # SDKs before September 2026, and OpenAI's specification, cancel here.
+    Route("POST", "evals/{id}/runs/{run}", evals.cancel_run),
+    Route("POST", "evals/{id}/runs/{run}/cancel", evals.cancel_run),
+    Route("DELETE", "evals/{id}/runs/{run}", evals.delete_run),
+    Route("GET", "evals/{id}/runs/{run}/output_items", evals.list_output_items),
+    Route("GET", "evals/{id}/runs/{run}/output_items/{item}", evals.retrieve_output_item),
     Route("GET", "models", models.list_models),
     Route("GET", "models/{model}", models.retrieve),
     Route("DELETE", "models/{model}", models.delete),
 )
 
 OWN = (
+    Route("POST", "stillroom/comparisons", comparisons.compare),
+    Route("GET", "stillroom/evals/{id}/report", comparisons.show_report),
     Route("POST", "stillroom/selections", extensions.select),
+    Route("POST", "stillroom/quotes", quotes.create),
+    Route("GET", "stillroom/quotes/{id}", quotes.retrieve),
+    Route("GET", "stillroom/jobs/{id}/quote", quotes.compare),
+    Route("GET", "stillroom/break-even", quotes.break_even),
     Route("POST", "stillroom/keys", extensions.create_key),
     Route("GET", "stillroom/keys", extensions.list_keys),
     Route("DELETE", "stillroom/keys/{id}", extensions.revoke_key),
-    Route("GET", "stillroom/usage", extensions.usage),
+    Route("GET", "stillroom/usage", costs.usage),
+    Route("GET", "stillroom/prices", costs.prices),
+    Route("GET", "stillroom/budget", costs.get_budget),
+    Route("PUT", "stillroom/budget", costs.put_budget),
+    Route("DELETE", "stillroom/budget", costs.delete_budget),
 )
 
 _PROVIDER = "subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.CognitiveServices"

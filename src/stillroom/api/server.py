@@ -20,7 +20,7 @@ from stillroom.api.app import Application
 from stillroom.api.protocol import PatientNoMore
 from stillroom.api.tls import ensure_certificate
 from stillroom.assembly import Platform, ensure_admin_key, open_platform
-from stillroom.config import Settings
+from stillroom.config import SERVER_FILE, Settings
 from stillroom.errors import ConfigurationError
 from stillroom.worker.supervisor import Supervisor
 
@@ -66,6 +66,7 @@ async def _serve(platform: Platform, announce: Announce) -> None:
     settings = platform.settings
     if settings.host not in LOOPBACK:
         log.warning("listening on %s: other machines can reach this server; every call needs a key", settings.host)
+    (settings.folder / SERVER_FILE).unlink(missing_ok=True)  # one that was killed left it, with its address
     listeners = _listeners(platform)
     async with _running(platform):
         tasks = [asyncio.create_task(listener.serve([bound])) for listener, bound in listeners]
@@ -82,7 +83,7 @@ async def _serve(platform: Platform, announce: Announce) -> None:
             for listener, _ in listeners:
                 listener.should_exit = True
             await asyncio.gather(*tasks, return_exceptions=True)
-            (settings.folder / "server.json").unlink(missing_ok=True)
+            (settings.folder / SERVER_FILE).unlink(missing_ok=True)
 
 
 def _listeners(platform: Platform) -> list[tuple[_Listener, socket.socket]]:
@@ -135,6 +136,7 @@ async def _running(platform: Platform) -> AsyncIterator[None]:
         for task in beside:
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)
+        await platform.gateway.close()
         await platform.deployments.close()
         await platform.hosting.close()
         await platform.models.close()
@@ -165,4 +167,4 @@ def _write_server_file(folder: Path, addresses: Addresses) -> None:
     """Tells the commands on this machine where the server is."""
     draft = folder / ".server.json"
     draft.write_text(json.dumps({**asdict(addresses), "pid": os.getpid()}))
-    draft.rename(folder / "server.json")
+    draft.rename(folder / SERVER_FILE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from http.client import HTTPException
 from pathlib import Path
@@ -16,6 +17,8 @@ from stillroom import config
 from stillroom.errors import StillroomError
 
 TIMEOUT_SECONDS = 600.0
+RESTART_SECONDS = 60.0  # how long a server may be away while something is watched
+LOOK_SECONDS = 0.5
 ACCOUNT = "/subscriptions/local/resourceGroups/local/providers/Microsoft.CognitiveServices/accounts/local/deployments"
 ARM_VERSION = {"api-version": "2025-09-01"}
 PAGE = 100
@@ -65,6 +68,17 @@ class Client:
                 return
             left = None if left is None else left - size
             after = page["data"][-1]["id"]
+
+    def patiently(self, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """As `get`; while the server is being restarted, this waits for it."""
+        until = time.monotonic() + RESTART_SECONDS
+        while True:
+            try:
+                return self.get(path, query)
+            except NoServer as error:
+                if time.monotonic() > until:
+                    raise NoServer(f"{error.message} What was watched goes on with the server.") from None
+                time.sleep(LOOK_SECONDS)
 
     def content(self, path: str) -> Iterator[bytes]:
         """A file's bytes, as they come."""
@@ -122,19 +136,13 @@ def _admin_key(folder: Path) -> str | None:
     return path.read_text().strip() if path.exists() else None
 
 
-def server_file(folder: Path) -> dict[str, Any]:
-    """What the running server says of itself; empty when none runs on this folder."""
-    path = folder / "server.json"
-    return dict(json.loads(path.read_text())) if path.exists() else {}
-
-
 def segment(text: str) -> str:
     """A name as one segment of a path."""
     return quote(text, safe="")
 
 
 def _from_folder(folder: Path) -> str:
-    known = server_file(folder)
+    known = config.running_server(folder)
     if not known:
         raise NoServer(
             f"No server runs on the data folder {folder}. Start one with `stillroom serve --data {folder}`, "

@@ -11,7 +11,7 @@ import typer
 
 from stillroom import __version__, demo
 from stillroom import config as configuration
-from stillroom.cli import client, completions, distilling, keys, serving
+from stillroom.cli import client, completions, costs, distilling, evaluating, keys, serving
 from stillroom.cli.options import Data
 from stillroom.cli.output import note, say
 from stillroom.config import Settings
@@ -35,6 +35,10 @@ app.add_typer(serving.deployments, name="deployments")
 app.command()(distilling.distill)
 app.command()(serving.deploy)
 app.command()(serving.chat)
+app.command()(costs.usage)
+app.command()(costs.prices)
+app.add_typer(costs.budget, name="budget")
+app.add_typer(evaluating.app, name="evals")
 
 Config = Annotated[str | None, typer.Option("--config", help="The configuration file. Default: ./stillroom.toml.")]
 
@@ -103,7 +107,7 @@ def env(
 ) -> None:
     """Print the environment variables that point SDKs at the running server."""
     reached = client.connect(data)
-    known = client.server_file(client.data_folder(data))
+    known = configuration.running_server(client.data_folder(data))
     if known.get("url") != reached.url:
         known = {}  # another server's than the one that is named
     variables = _azure_variables(reached, known) if azure else _openai_variables(reached)

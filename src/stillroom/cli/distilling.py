@@ -38,6 +38,9 @@ def distill(
     suffix: Annotated[str | None, typer.Option(help="Part of the new model's name.")] = None,
     validation: Annotated[float, typer.Option(help="Fraction of the examples to hold out.", min=0, max=0.9)] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Makes the run repeatable.")] = None,
+    quote: Annotated[
+        bool, typer.Option("--quote", help="Say what it would cost and how long it would take, and stop.")
+    ] = False,
     wait: Wait = False,
     json: Json = False,
     data: Data = None,
@@ -45,14 +48,20 @@ def distill(
     """Fine-tune a student on stored completions."""
     reached = connect(data)
     conditions = {"metadata": metadata(metadata_), "model": model, "created_after": since(since_)}
-    selection = reached.post("/v1/stillroom/selections", {"filter": conditions, "validation_fraction": validation})
-    for warning in selection["warnings"]:
-        note(f"Note: {warning}")
-    body: dict[str, Any] = {"model": student, "training_file": selection["training_file"]["id"]}
-    if selection["validation_file"]:
-        body["validation_file"] = selection["validation_file"]["id"]
+    rows = {"filter": conditions, "validation_fraction": validation}
+    body: dict[str, Any] = {"model": student}
     if epochs is not None:
         body["method"] = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": epochs}}}
+    if quote:
+        note("Measuring some steps ...")
+        _tell_quote(reached.post("/v1/stillroom/quotes", {**body, "selection": rows}), json=json)
+        return
+    selection = reached.post("/v1/stillroom/selections", rows)
+    for warning in selection["warnings"]:
+        note(f"Note: {warning}")
+    body["training_file"] = selection["training_file"]["id"]
+    if selection["validation_file"]:
+        body["validation_file"] = selection["validation_file"]["id"]
     body |= {name: value for name, value in (("suffix", suffix), ("seed", seed)) if value is not None}
     try:
         job = reached.post(JOBS, body)
@@ -88,12 +97,15 @@ def show_job(job_id: JobId, json: Json = False, data: Data = None) -> None:
     job = reached.get(path)
     job["checkpoints"] = reached.get(f"{path}/checkpoints")["data"]
     job["events"] = reached.get(f"{path}/events", {"limit": 100})["data"]
+    job["quote"] = _comparison(reached, job)
     if json:
         as_json(job)
         return
     for name in ("id", "status", "model", "fine_tuned_model", "trained_tokens", "training_file"):
         say(f"{name}: {job[name]}")
     say("hyperparameters: " + " ".join(f"{name}={value}" for name, value in job["hyperparameters"].items()))
+    for line in _compared(job["quote"]):
+        say(line)
     for checkpoint in job["checkpoints"]:
         say(f"checkpoint: {checkpoint['fine_tuned_model_checkpoint']}")
     steps = [event for event in job["events"] if event["type"] == "metrics"]
@@ -185,8 +197,64 @@ def _finish(reached: Client, job: dict[str, Any], *, wait: bool, json: bool) -> 
     elif not wait:
         say(job["id"])
     elif job["status"] == "succeeded":
+        for line in _compared(_comparison(reached, job)):
+            note(line)
         say(job["fine_tuned_model"])
     if not wait or job["status"] == "succeeded":
         return
     fail(job["error"]["message"] if job["error"] else f"The job was {job['status']}.")
     raise typer.Exit(1)
+
+
+def _tell_quote(quote: dict[str, Any], *, json: bool) -> None:
+    for warning in quote["warnings"]:
+        note(f"Note: {warning}")
+    if json:
+        as_json(quote)
+        return
+    say(
+        f"{quote['model']}, {quote['examples']} examples: {quote['n_epochs']} epochs in {quote['steps']} steps of "
+        f"{quote['batch_size']}, {quote['trained_tokens']:,} tokens to train"
+    )
+    say(f"cost: {_usd(quote['cost_usd'])}, and {_usd(quote['hosting_usd_per_month'])} a month to host it")
+    say(f"time: {_minutes(quote['minutes'])} (measured: {quote['measured']})")
+    if quote["break_even"]:
+        say(f"break-even: {_break_even(quote['break_even'])}")
+
+
+def _break_even(found: dict[str, Any]) -> str:
+    if found["reason"]:
+        return str(found["reason"])
+    teacher, student = found["teacher_microusd_per_day"] / 1e6, found["student_microusd_per_day"] / 1e6
+    on = f", on {found['break_even_date']}" if found["break_even_date"] else ""
+    return (
+        f"after {found['break_even_days']:.1f} days{on}: {found['calls_per_day']:,.0f} calls a day cost {_usd(teacher)} "
+        f"with {', '.join(found['teachers'])} and {_usd(student)} with the student, hosting included "
+        f"(seen over {found['window']['days']:.1f} days)"
+    )
+
+
+def _comparison(reached: Client, job: dict[str, Any]) -> dict[str, Any]:
+    return reached.get(f"/v1/stillroom/jobs/{segment(job['id'])}/quote")
+
+
+def _compared(found: dict[str, Any]) -> list[str]:
+    """What was quoted and what came of it; nothing when no quote was made."""
+    quoted, actual, errors = found["predicted"], found["actual"], found["relative_error"]
+    if quoted is None:
+        return []
+    lines = [f"quoted: {quoted['trained_tokens']:,} tokens, {_usd(quoted['cost_usd'])}, {_minutes(quoted['minutes'])}"]
+    if actual is not None:
+        minutes = f"{actual['minutes']:.2f} minutes" if actual["minutes"] is not None else "minutes unknown"
+        off = "" if errors["minutes"] is None else f" (the quote was off by {errors['minutes']:+.0%})"
+        lines.append(f"actual: {actual['trained_tokens']:,} tokens, {_usd(actual['cost_usd'])}, {minutes}{off}")
+    return lines
+
+
+def _minutes(minutes: dict[str, float]) -> str:
+    return f"{minutes['expected']:.2f} minutes ({minutes['low']:.2f} to {minutes['high']:.2f})"
+
+
+def _usd(usd: float) -> str:
+    """Cents, unless they would hide what there is."""
+    return f"{usd:.2f} USD" if usd >= 1 or usd == 0 else f"{usd:.6f} USD"

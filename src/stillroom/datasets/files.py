@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import msgspec
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -15,6 +17,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    RowMapping,
     String,
     Table,
     Text,
@@ -53,6 +56,8 @@ files = Table(
     Column("examples", Integer),
     Column("image_line", Integer),
     Column("preference_line", Integer),
+    # The filter that a file of stored completions was selected by, and how many answers of which model it has.
+    Column("selection", Text),
     Index("ix_files_project_number", "project", "number"),
 )
 
@@ -81,6 +86,7 @@ class File:
     examples: int | None
     image_line: int | None
     preference_line: int | None
+    selection: dict[str, Any] | None = None
 
 
 class Files:
@@ -99,6 +105,7 @@ class Files:
         pieces: Iterable[bytes],
         *,
         expires_after_seconds: int | None = None,
+        selection: Mapping[str, Any] | None = None,
     ) -> File:
         """Stores the pieces joined. A training file is read line by line: what is wrong with it is
         in the status, so that the upload itself succeeds as it does elsewhere."""
@@ -117,6 +124,7 @@ class Files:
             "created_at": created_at,
             "expires_at": created_at + expires_after_seconds if expires_after_seconds else None,
             **_examine(self._blobs.path(_blob(file_id)), purpose),
+            "selection": msgspec.json.encode(selection).decode() if selection is not None else None,
         }
         self._writer.write(lambda c: c.execute(insert(files).values(**row)))
         return self.get(project, file_id)
@@ -128,7 +136,7 @@ class Files:
             row = connection.execute(query).mappings().first()
         if row is None:
             raise NotFound(f"No such File object: {file_id}", param="id")
-        return File(**{**row, "status": Status(row["status"])})
+        return _file_of(row)
 
     def page(
         self, project: int, *, purpose: str | None, after: str | None, descending: bool, limit: int
@@ -143,7 +151,7 @@ class Files:
             query = query.where(number < cursor if descending else number > cursor)
         query = query.order_by(number.desc() if descending else number.asc()).limit(limit + 1)
         with self._database.read() as connection:
-            rows = [File(**{**row, "status": Status(row["status"])}) for row in connection.execute(query).mappings()]
+            rows = [_file_of(row) for row in connection.execute(query).mappings()]
         return rows[:limit], len(rows) > limit
 
     def path(self, project: int, file_id: str) -> Path:
@@ -163,6 +171,11 @@ class Files:
             dead = list(connection.execute(select(files.c.project, files.c.id).where(~_alive())))
         for row in dead:
             self.delete(row.project, row.id)
+
+
+def _file_of(row: RowMapping) -> File:
+    selection = msgspec.json.decode(row["selection"]) if row["selection"] else None
+    return File(**{**row, "status": Status(row["status"]), "selection": selection})
 
 
 def _alive() -> ColumnElement[bool]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,15 +49,16 @@ def select(
     """Writes the matching completions to a training file, oldest first, and by `seed` a fraction of
     them to a validation file instead. Raises InvalidRequest when fewer than 10 would be trained on."""
     usable, skipped, cut_short = _survey(database, project, chosen)
-    held_out = _held_out(usable, validation_fraction, seed)
+    told = _told(chosen, usable.values())
+    held_out = _held_out(list(usable), validation_fraction, seed)
     training = [number for number in usable if number not in held_out]
     if len(training) < MINIMUM:
         raise InvalidRequest(_too_few(len(usable), len(training), skipped), param="filter", code="invalid_n_examples")
     stem = (filename or "stored-completions").removesuffix(".jsonl")
-    training_file = _write(database, files, project, f"{stem}.jsonl", training)
+    training_file = _write(database, files, project, f"{stem}.jsonl", training, told)
     validation_file = None
     if held_out:
-        validation_file = _write(database, files, project, f"{stem}-validation.jsonl", sorted(held_out))
+        validation_file = _write(database, files, project, f"{stem}-validation.jsonl", sorted(held_out), told)
     return Selection(
         training_file=training_file,
         validation_file=validation_file,
@@ -83,8 +84,9 @@ def example(stored: table.StoredCompletion) -> dict[str, Any] | None:
     return row
 
 
-def _survey(database: Database, project: int, chosen: table.Filter) -> tuple[list[int], Counter[str], int]:
-    usable: list[int] = []
+def _survey(database: Database, project: int, chosen: table.Filter) -> tuple[dict[int, str], Counter[str], int]:
+    """The numbers that can be used and who answered, what is left out and why, how many were cut short."""
+    usable: dict[int, str] = {}
     skipped: Counter[str] = Counter()
     cut_short = 0
     with database.read() as connection:
@@ -94,7 +96,7 @@ def _survey(database: Database, project: int, chosen: table.Filter) -> tuple[lis
             elif example(stored) is None:
                 skipped["empty"] += 1
             else:
-                usable.append(stored.number)
+                usable[stored.number] = stored.model
                 cut_short += stored.response["choices"][0].get("finish_reason") in CUT_SHORT
     return usable, skipped, cut_short
 
@@ -107,8 +109,19 @@ def _held_out(numbers: list[int], fraction: float, seed: int) -> set[int]:
     return set(random.Random(seed).sample(numbers, round(len(numbers) * fraction)))
 
 
-def _write(database: Database, files: Files, project: int, name: str, numbers: list[int]) -> File:
-    return files.create(project, name, "fine-tune", _lines(database, project, numbers))
+def _told(chosen: table.Filter, models: Iterable[str]) -> dict[str, Any]:
+    """What the file remembers of where it comes from. Ids that were named one by one are not kept."""
+    conditions = {
+        "model": chosen.model,
+        "metadata": dict(chosen.metadata),
+        "created_after": chosen.created_after,
+        "created_before": chosen.created_before,
+    }
+    return {"filter": conditions, "models": dict(Counter(models))}
+
+
+def _write(database: Database, files: Files, project: int, name: str, numbers: list[int], told: dict[str, Any]) -> File:
+    return files.create(project, name, "fine-tune", _lines(database, project, numbers), selection=told)
 
 
 def _lines(database: Database, project: int, numbers: list[int]) -> Iterator[bytes]:

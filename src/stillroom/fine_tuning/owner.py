@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Table, insert, select
 
 from stillroom import catalog, ids, jobs
+from stillroom.billing import Budgets
 from stillroom.config import SCRATCH, Settings
 from stillroom.datasets.files import File, Files
 from stillroom.datasets.files import Status as FileStatus
@@ -42,16 +43,18 @@ from stillroom.store.writer import Writer
 class FineTuning:
     """The jobs of all projects. All methods block; none is for the event loop."""
 
-    def __init__(self, settings: Settings, database: Database, writer: Writer, files: Files) -> None:
+    def __init__(self, settings: Settings, database: Database, writer: Writer, files: Files, budgets: Budgets) -> None:
         self._settings = settings
         self._database = database
         self._writer = writer
         self._files = files
+        self._budgets = budgets
 
     def create(self, project: int, order: Order) -> Job:
-        """Accepts the job; its files are validated next, by whoever runs jobs."""
+        """Accepts the job; its files are validated next, by whoever runs jobs. Raises BudgetSpent."""
+        self._budgets.refuse_if_spent(project)
         base = self._base_of(project, order.model)
-        self._check_file(project, order.training_file, "training_file")
+        training = self._check_file(project, order.training_file, "training_file")
         if order.validation_file:
             self._check_file(project, order.validation_file, "validation_file")
         job_id = ids.random_id("ftjob-")
@@ -69,6 +72,7 @@ class FineTuning:
             "hyperparameters": as_json(order.hyperparameters),
             "metadata": as_json(order.metadata) if order.metadata is not None else None,
             "result_files": "[]",
+            "selection": as_json(training.selection) if training.selection else None,
         }
 
         def write(connection: Connection) -> None:
@@ -81,6 +85,16 @@ class FineTuning:
 
         self._writer.write(write)
         return self.get(project, job_id)
+
+    def check(self, project: int, order: Order) -> str:
+        """The base of an order that a job could be made of and would pass its validation. Raises what
+        either of them says."""
+        base = self._base_of(project, order.model)
+        for file_id, param in ((order.training_file, "training_file"), (order.validation_file, "validation_file")):
+            if file_id:
+                self._check_file(project, file_id, param)
+                self._check_contents(project, file_id, param)
+        return base
 
     def get(self, project: int, job_id: str) -> Job:
         """Raises NotFound when the project has no such job."""
@@ -190,7 +204,7 @@ class FineTuning:
             code="model_not_found",
         )
 
-    def _check_file(self, project: int, file_id: str, param: str) -> None:
+    def _check_file(self, project: int, file_id: str, param: str) -> File:
         try:
             file = self._files.get(project, file_id)
         except NotFound:
@@ -201,6 +215,7 @@ class FineTuning:
             raise InvalidRequest(
                 f"The file {file_id} has purpose '{file.purpose}'; a {param} needs 'fine-tune'.", param=param
             )
+        return file
 
     def _names(self, base: str, suffix: str | None) -> dict[str, str]:
         short = ids.random_id("")[:8]
@@ -223,9 +238,9 @@ class FineTuning:
         with self._database.read() as connection:
             job = job_of(connection.execute(joined().where(fine_tuning_jobs.c.id == job_id)).one())
         try:
-            self._check_contents(job, job.training_file, "training_file")
+            self._check_contents(job.project, job.training_file, "training_file")
             if job.validation_file:
-                self._check_contents(job, job.validation_file, "validation_file")
+                self._check_contents(job.project, job.validation_file, "validation_file")
         except StillroomError as error:
             problem = error
             self._writer.write(lambda c: fail_job(c, job_id, problem, expected=(State.VALIDATING,)))
@@ -237,9 +252,9 @@ class FineTuning:
 
         self._writer.write(queue)
 
-    def _check_contents(self, job: Job, file_id: str, param: str) -> None:
+    def _check_contents(self, project: int, file_id: str, param: str) -> None:
         try:
-            file = self._files.get(job.project, file_id)
+            file = self._files.get(project, file_id)
         except NotFound:
             raise InvalidTrainingFile(f"The file {file_id} was deleted before the job began.", param=param) from None
         if file.status is FileStatus.ERROR:

@@ -29,7 +29,12 @@ DEPLOYABLE_CHECKPOINTS = 3
 def record_start(connection: Connection, claim: Claim, started: Mapping[str, Any]) -> None:
     """The trainer has read its data and chosen its numbers."""
     jobs.guard(connection, claim)
-    set_job(connection, claim.subject, hyperparameters=as_json(started["hyperparameters"]))
+    set_job(
+        connection,
+        claim.subject,
+        hyperparameters=as_json(started["hyperparameters"]),
+        training_digest=started.get("training_digest"),
+    )
     resumed = started.get("resumed_from_step")
     if resumed is None:
         add_event(connection, claim.subject, "Fine-tuning job started")
@@ -37,8 +42,15 @@ def record_start(connection: Connection, claim: Claim, started: Mapping[str, Any
         add_event(connection, claim.subject, f"Fine-tuning job goes on from step {resumed}")
 
 
-def record_steps(connection: Connection, claim: Claim, steps: Iterable[Mapping[str, Any]], finish: int | None) -> None:
-    """The numbers of training steps, oldest first, and when the job is expected to end.
+def record_steps(
+    connection: Connection,
+    claim: Claim,
+    steps: Iterable[Mapping[str, Any]],
+    finish: int | None,
+    running_milliseconds: int | None = None,
+) -> None:
+    """The numbers of training steps, oldest first, when the job is expected to end, and how long its
+    training process has run, interrupted runs included.
 
     A run that goes on repeats the steps since its saved state: those that have an event get no second.
     """
@@ -46,7 +58,7 @@ def record_steps(connection: Connection, claim: Claim, steps: Iterable[Mapping[s
     known = last_step(connection, claim.subject)
     for step in (step for step in steps if step["step"] > known):
         add_event(connection, claim.subject, _step_text(step), type_=METRICS, data=_step_data(step))
-    set_job(connection, claim.subject, estimated_finish=finish)
+    set_job(connection, claim.subject, estimated_finish=finish, running_milliseconds=running_milliseconds)
 
 
 def record_message(connection: Connection, claim: Claim, level: str, message: str) -> None:
@@ -84,7 +96,15 @@ def _drop_old_checkpoints(connection: Connection, job: Job) -> list[str]:
 
 
 def finish(
-    connection: Connection, claim: Claim, job: Job, *, blob: str, trained_tokens: int, result_file: str, price: Price
+    connection: Connection,
+    claim: Claim,
+    job: Job,
+    *,
+    blob: str,
+    trained_tokens: int,
+    result_file: str,
+    price: Price,
+    running_milliseconds: int | None = None,
 ) -> None:
     """The job has succeeded: its model, its bill and its end are one transaction."""
     jobs.release(connection, claim, State.SUCCEEDED)
@@ -104,6 +124,7 @@ def finish(
         finished_at=int(time.time()),
         estimated_finish=None,
         trained_tokens=trained_tokens,
+        running_milliseconds=running_milliseconds,
         result_files=as_json([result_file]),
     )
     add_event(connection, job.id, f"New fine-tuned model created: {job.openai_name}")

@@ -58,7 +58,12 @@ fine_tuning_jobs = Table(
     Column("metadata", Text),
     Column("result_files", Text, nullable=False),
     Column("trained_tokens", BigInteger),
+    # What its training process has run for so far; and the sum of the rows it ran on, to find its quote by.
+    Column("running_milliseconds", BigInteger),
+    Column("training_digest", String(64)),
     Column("error", Text),
+    # Where the training file came from, which may be deleted: see `files`.
+    Column("selection", Text),
     Index("ix_fine_tuning_jobs_project_number", "project", "number"),
 )
 
@@ -114,7 +119,10 @@ class Job:
     metadata: dict[str, str] | None
     result_files: list[str]
     trained_tokens: int | None
+    running_milliseconds: int | None
+    training_digest: str | None
     error: dict[str, Any] | None
+    selection: dict[str, Any] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +189,7 @@ def joined() -> Any:
 
 def job_of(row: Row[Any]) -> Job:
     values = dict(row._mapping)
-    for name in ("metadata", "error", "result_files"):
+    for name in ("metadata", "error", "result_files", "selection"):
         values[name] = parsed(values[name])
     values["hyperparameters"] = msgspec.json.decode(values["hyperparameters"], type=Hyperparameters)
     values["state"] = State(values["state"])

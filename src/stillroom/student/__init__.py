@@ -8,7 +8,8 @@
     loop         everything above                    -> checkpoints and events
     checkpoint   model artefacts and resume states on disk
     engine       token level generation in one thread
-    run, host    the two child processes: a training job, a student's chat HTTP
+    run, host    two child processes: a training job, a student's chat HTTP
+    measure      a third: a training job's first steps, taken to say how long it will be
 
 Needs torch, transformers, peft, safetensors and tokenizers (`host` also aiohttp) and, of stillroom,
 `errors` alone. Knows no database, no jobs, no public HTTP.

@@ -100,6 +100,14 @@ def open_artefact(folder: Path) -> Student:
     return student if student.training is Training.FULL else replace(student, model=merged(student.model))
 
 
+def open_untuned(reference: BaseReference) -> Student:
+    """A base ready for serving with the weights it came with. The built-in model has none before its job."""
+    if reference.path is None:
+        raise BaseModelUnusable(f"'{reference.name}' has no weights before a job has trained it.", param="model")
+    folder = _folder_of(reference)
+    return open_artefact(folder) if is_artefact(folder) else _open_folder(folder, reference)
+
+
 def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -4,7 +4,8 @@ Speaks chat completions as a teacher does, on a unix socket:
 
     GET  /health                  200 when ready
     GET  /stats                   the engine's counters per student
-    POST /attach {name, path}     opens and verifies a model folder
+    POST /attach {name, path}     opens and verifies a folder that a fine-tuning job left
+    POST /attach {name, base}     opens a base model as it is: {name, path (folder or hub id), revision}
     POST /detach {name}
     POST /v1/chat/completions     `model` is an attached name
 
@@ -37,7 +38,9 @@ from stillroom.errors import (
     StillroomError,
     StudentUnavailable,
 )
+from stillroom.student.base_models import open_untuned
 from stillroom.student.chat_request import ChatRequest, read_chat_request
+from stillroom.student.checkpoint import BaseReference
 from stillroom.student.engine import Engine, FinishReason, GenerateRequest, TokenEvent, describe_token
 from stillroom.student.template import TOOL_CALL_OPENS, parse_answer
 from stillroom.student.text_stream import Holdback
@@ -82,6 +85,12 @@ async def stats(request: web.Request) -> web.Response:
 
 
 async def attach(request: web.Request) -> web.Response:
+    body = await _json(request)
+    if isinstance(body, dict) and "base" in body:
+        (name,) = await _strings(request, "name")
+        reference = _reference(body["base"])
+        request.app[ENGINE].attach_student(name, await asyncio.to_thread(open_untuned, reference))
+        return web.json_response({"name": name, "path": reference.path})
     name, path = await _strings(request, "name", "path")
     await request.app[ENGINE].attach(name, Path(path))
     return web.json_response({"name": name, "path": path})
@@ -352,6 +361,13 @@ async def _strings(request: web.Request, *names: str) -> list[str]:
         if not (isinstance(body, dict) and isinstance(body.get(name), str)):
             raise InvalidRequest(f"'{name}' must be a string.", param=name)
     return [body[name] for name in names]
+
+
+def _reference(value: Any) -> BaseReference:
+    try:
+        return BaseReference(**value)
+    except TypeError as error:
+        raise InvalidRequest("'base' must be an object with name, path and revision.", param="base") from error
 
 
 def _exit_with_parent() -> None:

@@ -71,7 +71,7 @@ class Run:
 
 def train(run: Run, *, emit: Emit, stop: Callable[[], bool]) -> None:
     """Trains to the end, or until `stop()`; goes on from the folder's resume state when it holds one."""
-    optimizers = _optimizers(run.student)
+    optimizers = optimizers_of(run.student)
     progress = _resumed(run, optimizers, emit)
     done = progress or Progress(step=0, fingerprint=run.fingerprint, metrics={})
     with closing(MetricsFile(run.folder / "metrics.csv", after_step=done.step)) as metrics:
@@ -101,11 +101,11 @@ def _steps(
         # 1) The step's number alone says which epoch and which batch it is.
         epoch, index = divmod(progress.step, steps_an_epoch)
         if index == 0 or not batches:
-            batches = _batches(run, epoch)
+            batches = batches_of(run, epoch)
 
         # 2) One update.
         step = progress.step + 1
-        figures = _step(run, step, batches[index], logits_of, optimizers)
+        figures = take_step(run, step, batches[index], logits_of, optimizers)
         figures |= _validated(run, step, logits_of)
         emit({"type": "step", "total_steps": run.numbers.total_steps, "epoch": epoch, **figures})
 
@@ -116,7 +116,7 @@ def _steps(
             elapsed = time.monotonic() - checkpoint_at
             is_checkpoint = _is_one_of_the_last(run, epoch) or elapsed >= run.checkpoint_seconds
         if is_checkpoint:
-            _checkpoint(run, step, epoch, figures, emit)
+            write_checkpoint(run, step, epoch, figures, emit)
             checkpoint_at = time.monotonic()
 
         # 4) A state to go on from; behind the checkpoint's event, so that a kill repeats the event, never loses it.
@@ -130,9 +130,19 @@ def _steps(
     return progress.step
 
 
+def tokens_per_epoch(run: Run) -> int:
+    """Every token of every example, prompts and control tokens too."""
+    return sum(len(example.ids) for example in run.train)
+
+
 def trained_tokens(run: Run) -> int:
-    """What a job is billed for: every token of every example, prompts and control tokens too, in every epoch."""
-    return sum(len(example.ids) for example in run.train) * run.numbers.n_epochs
+    """What a job is billed for: the tokens of an epoch, in every epoch."""
+    return tokens_per_epoch(run) * run.numbers.n_epochs
+
+
+def validation_interval(run: Run) -> int:
+    """Steps from one validation batch to the next."""
+    return max(1, run.numbers.total_steps // VALIDATIONS_PER_RUN)
 
 
 def _resumed(run: Run, optimizers: Sequence[Optimizer], emit: Emit) -> Progress | None:
@@ -154,7 +164,7 @@ def _resumed(run: Run, optimizers: Sequence[Optimizer], emit: Emit) -> Progress 
     return progress
 
 
-def _optimizers(student: Student) -> list[Optimizer]:
+def optimizers_of(student: Student) -> list[Optimizer]:
     """Full training: Muon for hidden matrices, AdamW for the rest. An adapter: AdamW. Vectors are not decayed."""
     trained = {name: each for name, each in student.model.named_parameters() if each.requires_grad}
     hidden = {name: each for name, each in trained.items() if _is_hidden_matrix(name, each)}
@@ -180,11 +190,11 @@ def _set_rates(optimizers: Sequence[Optimizer], rate: float) -> None:
             group["lr"] = rate * MUON_RATE if isinstance(optimizer, Muon) else rate
 
 
-def _batches(run: Run, epoch: int) -> list[list[Example]]:
+def batches_of(run: Run, epoch: int) -> list[list[Example]]:
     return epoch_batches(run.train, batch_size=run.numbers.batch_size, seed=run.seed, epoch=epoch)
 
 
-def _step(
+def take_step(
     run: Run, step: int, examples: list[Example], logits_of: TargetLogits, optimizers: Sequence[Optimizer]
 ) -> Figures:
     """One update. The loss is the mean over all trained tokens of the step, however many passes it takes."""
@@ -235,24 +245,24 @@ def _check_finite(loss: float, step: int) -> None:
 
 def _validated(run: Run, step: int, logits_of: TargetLogits) -> Figures:
     """Loss and accuracy of one validation batch, at intervals; the batches take turns."""
-    interval = max(1, run.numbers.total_steps // VALIDATIONS_PER_RUN)
+    interval = validation_interval(run)
     if not run.valid or step % interval:
         return {}
     size = run.numbers.batch_size
     at = (step // interval - 1) * size % (size * steps_per_epoch(len(run.valid), size))
-    loss, accuracy = _evaluated(run, run.valid[at : at + size], logits_of)
+    loss, accuracy = evaluated(run, run.valid[at : at + size], logits_of)
     return {"valid_loss": loss, "valid_mean_token_accuracy": accuracy}
 
 
 def _fully_validated(run: Run, logits_of: TargetLogits) -> Figures:
     if not run.valid:
         return {"full_valid_loss": None, "full_valid_mean_token_accuracy": None}
-    loss, accuracy = _evaluated(run, run.valid, logits_of)
+    loss, accuracy = evaluated(run, run.valid, logits_of)
     return {"full_valid_loss": loss, "full_valid_mean_token_accuracy": accuracy}
 
 
 @torch.no_grad()
-def _evaluated(run: Run, examples: Sequence[Example], logits_of: TargetLogits) -> tuple[float, float]:
+def evaluated(run: Run, examples: Sequence[Example], logits_of: TargetLogits) -> tuple[float, float]:
     """Mean loss and accuracy over all trained tokens of the examples."""
     run.student.model.eval()
     parts = [_losses(run, some, logits_of) for some in within_budget(examples, max_tokens=MAX_TOKENS_PER_PASS)]
@@ -265,7 +275,7 @@ def _is_one_of_the_last(run: Run, epoch: int) -> bool:
     return epoch >= run.numbers.n_epochs - CHECKPOINTS_KEPT
 
 
-def _checkpoint(run: Run, step: int, epoch: int, figures: Figures, emit: Emit) -> None:
+def write_checkpoint(run: Run, step: int, epoch: int, figures: Figures, emit: Emit) -> None:
     folder = step_folder(run.folder / "checkpoints", step)
     student = run.student
     artefact = Artefact(

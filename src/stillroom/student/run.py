@@ -17,7 +17,7 @@ After a kill the run goes on from its last resume state and may repeat events of
 their figures are the same. Exit codes: 0 done or stopped (SIGTERM), 1 an error, 3 the parent is gone
 (standard input has ended). An exit 1 without an error event is a bug, its traceback on standard error.
 
-Owns the process: streams, signals, the parent's pipe. Training itself is `loop`.
+Owns the process: streams, signals, the parent's pipe (`measure` is such a child too). Training itself is `loop`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -62,9 +62,18 @@ class Spec:
     model_name: str
 
 
+Work = Callable[[Path, Emit, threading.Event], None]
+
+
 def main(arguments: list[str]) -> int:
+    return as_child("stillroom.student.run", arguments, run)
+
+
+def as_child(name: str, arguments: list[str], work: Work) -> int:
+    """Does the work on the folder that `python -m name` was given, as a child with the streams, signals
+    and exit codes described above."""
     if len(arguments) != 1:
-        sys.stderr.write("usage: python -m stillroom.student.run FOLDER\n")
+        sys.stderr.write(f"usage: python -m {name} FOLDER\n")
         return 2
     emit = _events_on(_taken_stdout())
     transformers_logging.disable_progress_bar()
@@ -72,7 +81,7 @@ def main(arguments: list[str]) -> int:
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     try:
-        run(Path(arguments[0]), emit=emit, stopping=stopping)
+        work(Path(arguments[0]), emit, stopping)
     except (StillroomError, MemoryError, RuntimeError) as error:
         failure = _failure(error)
         if failure is None:
@@ -83,8 +92,13 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def run(folder: Path, *, emit: Emit, stopping: threading.Event) -> None:
+def run(folder: Path, emit: Emit, stopping: threading.Event) -> None:
     """One training run in one folder."""
+    train(open_run(folder, emit), emit=emit, stop=stopping.is_set)
+
+
+def open_run(folder: Path, emit: Emit) -> Run:
+    """The run that a folder's spec describes: base opened, rows encoded, numbers chosen; no step taken."""
     spec = read_spec(folder)
     torch.set_num_threads(spec.threads)
     rows = read_rows(spec.training_file)
@@ -103,7 +117,7 @@ def run(folder: Path, *, emit: Emit, stopping: threading.Event) -> None:
     valid = (
         encode_rows(valid_rows, student.template, context_tokens=context, param="validation_file") if valid_rows else []
     )
-    planned = Run(
+    return Run(
         folder=folder,
         student=student,
         model_name=spec.model_name,
@@ -114,7 +128,6 @@ def run(folder: Path, *, emit: Emit, stopping: threading.Event) -> None:
         checkpoint_seconds=spec.checkpoint_seconds,
         fingerprint=_fingerprint(spec),
     )
-    train(planned, emit=emit, stop=stopping.is_set)
 
 
 def read_spec(folder: Path) -> Spec:

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-LINE_BYTES = 1024 * 1024
+LINE_BYTES = 256 * 1024 * 1024  # what a child reports in one line may hold a long conversation
 LAST_WORDS = 40  # lines of the child's standard error kept for the report of its death
 
 
@@ -27,8 +28,9 @@ class Child:
         self._log = log
 
     @classmethod
-    async def start(cls, module: str, folder: Path) -> Child:
-        """Runs `python -m module folder`; its standard error goes to `log.txt` in the folder."""
+    async def start(cls, module: str, folder: Path, environment: Mapping[str, str] | None = None) -> Child:
+        """Runs `python -m module folder`, with more `environment`, such as a key that must not lie on
+        disk; its standard error goes to `log.txt` in the folder."""
         log = folder / "log.txt"
         with log.open("ab") as errors:
             process = await asyncio.create_subprocess_exec(
@@ -39,6 +41,7 @@ class Child:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
+                env={**os.environ, **(environment or {})},
                 limit=LINE_BYTES,
             )
         return cls(process, log)
@@ -47,6 +50,20 @@ class Child:
         """What the child reports, until it closes its output."""
         assert self._process.stdout is not None
         async for line in self._process.stdout:
+            yield msgspec.json.decode(line)
+
+    async def messages_or_silence(self, seconds: float) -> AsyncIterator[dict[str, Any] | None]:
+        """As `messages`, and None whenever nothing was reported for so long."""
+        assert self._process.stdout is not None
+        while True:
+            try:
+                async with asyncio.timeout(seconds):
+                    line = await self._process.stdout.readline()
+            except TimeoutError:
+                yield None
+                continue
+            if not line:
+                return
             yield msgspec.json.decode(line)
 
     async def ended(self) -> int:

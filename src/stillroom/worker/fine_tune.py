@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import os
 import shutil
@@ -17,7 +18,7 @@ from sqlalchemy import Connection
 
 from stillroom import catalog, fine_tuning, jobs
 from stillroom.assembly import Platform
-from stillroom.config import SCRATCH, Student
+from stillroom.config import SCRATCH, Settings, Student
 from stillroom.errors import MissingExtra, StillroomError, TrainingFailed
 from stillroom.fine_tuning import Job
 from stillroom.jobs import Claim, State
@@ -42,6 +43,7 @@ class FineTune:
         self._folder = platform.settings.folder / "runs" / job.id
         self._steps: list[dict[str, Any]] = []
         self._flushed = 0.0
+        self._began = time.monotonic()
         self._pace: tuple[float, int] | None = None
         self._stopping_for: State | None = None
         self.concluding = False
@@ -53,6 +55,7 @@ class FineTune:
         if find_spec("torch") is None:
             raise MissingExtra("Fine-tuning needs `pip install 'stillroom[students]'` where jobs run.")
         await asyncio.to_thread(self._lay_out)
+        self._began = time.monotonic()
         self._child = await Child.start(TRAINER, self._folder)
         try:
             async for message in self._child.messages():
@@ -78,6 +81,7 @@ class FineTune:
                 draft = target.with_suffix(".part")
                 shutil.copyfile(self._platform.files.path(self._job.project, file_id), draft)
                 draft.rename(target)
+        self._platform.lineage.record(self._job.project, self._job.id, self._job.model, self._folder / "training.jsonl")
         draft = self._folder / "spec.part"
         draft.write_bytes(msgspec.json.format(msgspec.json.encode(self._spec()), indent=2))
         draft.rename(self._folder / "spec.json")
@@ -86,7 +90,7 @@ class FineTune:
         settings = self._platform.settings.training
         validation = self._folder / "validation.jsonl"
         return {
-            "base": self._base(),
+            "base": base_reference(self._platform, self._job.project, self._job.model, self._job.base),
             "training_file": str(self._folder / "training.jsonl"),
             "validation_file": str(validation) if self._job.validation_file else None,
             "hyperparameters": self._asked_hyperparameters(),
@@ -104,20 +108,6 @@ class FineTune:
             return msgspec.json.decode(path.read_bytes())["hyperparameters"]
         return self._job.hyperparameters
 
-    def _base(self) -> dict[str, Any]:
-        with self._platform.database.read() as connection:
-            tuned = catalog.find_model(connection, self._job.project, self._job.model)
-        if tuned is not None:
-            return {"name": tuned.base, "path": str(self._platform.blobs.path(tuned.blob)), "revision": None}
-        student = self._student()
-        if not student.path:
-            if self._job.model != SCRATCH:
-                raise TrainingFailed(
-                    f"The model '{self._job.model}' is gone; it was the base of this job.", param="model"
-                )
-            return {"name": SCRATCH, "path": None, "revision": None}
-        return {"name": self._job.model, "path": student.path, "revision": student.revision or None}
-
     def _student(self) -> Student:
         return self._platform.settings.students.get(self._job.base, Student())
 
@@ -132,7 +122,9 @@ class FineTune:
             return
         await self._flush()
         if kind == "started":
-            await self._write(lambda c: fine_tuning.record_start(c, self._claim, message))
+            digest = await asyncio.to_thread(digest_of, self._folder / "training.jsonl")
+            started = {**message, "training_digest": digest}
+            await self._write(lambda c: fine_tuning.record_start(c, self._claim, started))
         elif kind == "message":
             await self._write(
                 lambda c: fine_tuning.record_message(c, self._claim, message["level"], message["message"])
@@ -155,7 +147,12 @@ class FineTune:
             return
         shown = [step for step in steps if _is_shown(step)]
         finish = self._expected_finish(steps[-1])
-        await self._write(lambda c: fine_tuning.record_steps(c, self._claim, shown, finish))
+        running = self._running_milliseconds()
+        await self._write(lambda c: fine_tuning.record_steps(c, self._claim, shown, finish, running))
+
+    def _running_milliseconds(self) -> int:
+        """This run's time, and that of the runs before it that were interrupted."""
+        return (self._job.running_milliseconds or 0) + round((time.monotonic() - self._began) * 1000)
 
     def _expected_finish(self, step: dict[str, Any]) -> int | None:
         now, done = time.monotonic(), step["step"]
@@ -181,6 +178,7 @@ class FineTune:
         await asyncio.to_thread(self._platform.blobs.write_folder, blob, Path(message["path"]))
         results = await asyncio.to_thread(self._store_results, Path(message["metrics_csv"]))
         self.concluding = True
+        running = self._running_milliseconds()
         await self._write(
             lambda c: fine_tuning.finish(
                 c,
@@ -190,6 +188,7 @@ class FineTune:
                 trained_tokens=message["trained_tokens"],
                 result_file=results,
                 price=self._student().price,
+                running_milliseconds=running,
             )
         )
 
@@ -221,6 +220,26 @@ class FineTune:
         return await self._platform.writer.write_soon(work)
 
 
+def base_reference(platform: Platform, project: int, model: str, base: str) -> dict[str, Any]:
+    """What a training process opens for `model`, which is `base` or descends from it: see `student/run.py`."""
+    with platform.database.read() as connection:
+        tuned = catalog.find_model(connection, project, model)
+    if tuned is not None:
+        return {"name": tuned.base, "path": str(platform.blobs.path(tuned.blob)), "revision": None}
+    student = platform.settings.students.get(base, Student())
+    if student.path:
+        return {"name": model, "path": student.path, "revision": student.revision or None}
+    if model != SCRATCH:
+        raise TrainingFailed(f"The model '{model}' is gone; it was the base of this job.", param="model")
+    return {"name": SCRATCH, "path": None, "revision": None}
+
+
+def digest_of(file: Path) -> str:
+    """What a training file's rows are known by, whatever the file is called."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
 def _is_shown(step: dict[str, Any]) -> bool:
     every = -(-step["total_steps"] // EVENTS_A_JOB)
     return step["step"] % every == 0 or step["step"] in (1, step["total_steps"])
@@ -246,6 +265,11 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def room(settings: Settings) -> int:
+    """How many such jobs run at a time."""
+    return settings.training.running_jobs
 
 
 async def start(platform: Platform, claim: Claim) -> FineTune:

@@ -9,20 +9,44 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
+from dataclasses import dataclass
 from types import ModuleType
+from typing import Protocol
 
 from stillroom import fine_tuning, jobs
 from stillroom.assembly import Platform
-from stillroom.errors import StillroomError, StoreUnavailable, TrainingFailed
+from stillroom.errors import StillroomError, StoreUnavailable
+from stillroom.evals import table as evals
 from stillroom.jobs import Claim, Observer, StaleClaim, State
-from stillroom.worker import fine_tune
+from stillroom.worker import eval_run, fine_tune
 
 log = logging.getLogger(__name__)
 
-HANDLERS: dict[str, ModuleType] = {fine_tuning.KIND: fine_tune}
+HANDLERS: dict[str, ModuleType] = {fine_tuning.KIND: fine_tune, evals.KIND: eval_run}
 LOOK_SECONDS = 0.25  # between two looks for new jobs
 GUARD_SECONDS = 0.5  # between two looks whether a running job was cancelled or is to pause
 STOP_SECONDS = 20.0  # for running jobs to save their state when we stop
+
+
+class Run(Protocol):
+    """One claimed job in this process."""
+
+    concluding: bool
+    """From when the job's end is being written: the claim may be gone, and that is right."""
+
+    async def run(self) -> None:
+        """Works until the job ends, is set aside, or the claim is lost (StaleClaim)."""
+
+    def stop(self, to: State) -> None:
+        """Asks the work to save its state and end; the job then becomes `to`."""
+
+
+@dataclass
+class _Running:
+    kind: str
+    task: asyncio.Task[None]
+    run: Run | None = None
 
 
 class Supervisor:
@@ -31,7 +55,7 @@ class Supervisor:
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._observer = Observer(platform.clock)
-        self._running: dict[int, tuple[asyncio.Task[None], fine_tune.FineTune | None]] = {}
+        self._running: dict[int, _Running] = {}
         self._looked_for_silent = 0.0
 
     async def run(self) -> None:
@@ -50,18 +74,25 @@ class Supervisor:
     async def _look(self) -> None:
         await asyncio.to_thread(self._platform.fine_tuning.validate_waiting)
         await self._take_over_silent()
-        while len(self._running) < self._platform.settings.training.running_jobs:
-            if not await asyncio.to_thread(self._anything_queued):
+        while kinds := self._kinds_with_room():
+            if not await asyncio.to_thread(self._anything_queued, kinds):
                 return
-            claim = await self._platform.writer.write_soon(lambda c: jobs.claim(c, self._platform.worker_name))
+            claim = await self._claim(kinds)
             if claim is None:
                 return
-            task = asyncio.create_task(self._see_through(claim))
-            self._running[claim.number] = (task, None)
+            self._running[claim.number] = _Running(claim.kind, asyncio.create_task(self._see_through(claim)))
 
-    def _anything_queued(self) -> bool:
+    async def _claim(self, kinds: list[str]) -> Claim | None:
+        name = self._platform.worker_name
+        return await self._platform.writer.write_soon(lambda connection: jobs.claim(connection, name, kinds))
+
+    def _kinds_with_room(self) -> list[str]:
+        running = Counter(one.kind for one in self._running.values())
+        return [kind for kind, handler in HANDLERS.items() if running[kind] < handler.room(self._platform.settings)]
+
+    def _anything_queued(self, kinds: list[str]) -> bool:
         with self._platform.database.read() as connection:
-            return jobs.anything_queued(connection)
+            return jobs.anything_queued(connection, kinds)
 
     async def _take_over_silent(self) -> None:
         if time.monotonic() - self._looked_for_silent < jobs.HEARTBEAT_SECONDS:
@@ -69,7 +100,9 @@ class Supervisor:
         self._looked_for_silent = time.monotonic()
         for subject in await self._platform.writer.write_soon(self._observer.take_over):
             log.warning("the worker of %s has gone silent; the job is queued again", subject)
-        await asyncio.to_thread(fine_tune.tidy, self._platform)
+        for handler in HANDLERS.values():
+            await asyncio.to_thread(handler.tidy, self._platform)
+        await asyncio.to_thread(self._platform.kept_answers.purge_old)
 
     async def _see_through(self, claim: Claim) -> None:
         handler = HANDLERS[claim.kind]
@@ -85,7 +118,7 @@ class Supervisor:
             await self._give_up(handler, claim, error)
         except Exception:
             log.exception("job %s broke", claim.subject)
-            problem = TrainingFailed("The job broke in a way that was not foreseen; the server's log says how.")
+            problem = StillroomError("The job broke in a way that was not foreseen; the server's log says how.")
             await self._give_up(handler, claim, problem)
         finally:
             del self._running[claim.number]
@@ -93,7 +126,7 @@ class Supervisor:
     async def _attempt(self, handler: ModuleType, claim: Claim) -> None:
         log.info("job %s: started", claim.subject)
         run = await handler.start(self._platform, claim)
-        self._running[claim.number] = (self._running[claim.number][0], run)
+        self._running[claim.number].run = run
         work = asyncio.create_task(run.run())
         guard = asyncio.create_task(self._guard(claim, run))
         try:
@@ -105,7 +138,7 @@ class Supervisor:
                 task.cancel()
             await asyncio.gather(work, guard, return_exceptions=True)
 
-    async def _guard(self, claim: Claim, run: fine_tune.FineTune) -> None:
+    async def _guard(self, claim: Claim, run: Run) -> None:
         """Moves the heartbeat and carries out the owner's wishes. Ends by StaleClaim."""
         last_beat = 0.0
         asked = False
@@ -140,10 +173,10 @@ class Supervisor:
             log.info("job %s was no longer ours to give up", claim.subject)
 
     async def _stop(self) -> None:
-        tasks = [task for task, _ in self._running.values()]
-        for _, run in self._running.values():
-            if run is not None:
-                run.stop(State.QUEUED)
+        tasks = [one.task for one in self._running.values()]
+        for one in self._running.values():
+            if one.run is not None:
+                one.run.stop(State.QUEUED)
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=STOP_SECONDS)
             for task in late:

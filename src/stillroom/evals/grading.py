@@ -1,0 +1,133 @@
+"""Grades items by the run's criteria, with what graders need of the installation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+
+from stillroom.evals.caller import Caller, CallFailed, refuses_format
+from stillroom.evals.sampling import tokens
+from stillroom.graders import judge, order
+from stillroom.graders.grade import Grade, grade
+from stillroom.graders.sandbox import PythonGrader, SandboxLimits
+from stillroom.graders.subject import Subject
+
+MEGABYTE = 1024 * 1024
+
+Usage = dict[str, dict[str, int]]
+
+
+class Grading:
+    """The graders of one run. Use as an async context manager."""
+
+    def __init__(self, spec: Mapping[str, Any], caller: Caller) -> None:
+        self._graders = [
+            order.read(criterion, param=f"testing_criteria[{position}]", in_eval=spec["in_eval"])
+            for position, criterion in enumerate(spec["criteria"])
+        ]
+        self._schema = Draft202012Validator(spec["schema"]) if spec["schema"] is not None else None
+        self._caller = caller
+        self._python = _Python(spec)
+
+    async def __aenter__(self) -> Grading:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._python.close()
+
+    def schema_problem(self, row: Mapping[str, Any]) -> dict[str, str] | None:
+        """What is wrong with an item that its eval's schema does not allow."""
+        if self._schema is None:
+            return None
+        error = best_match(self._schema.iter_errors({"item": row["item"], "sample": row.get("sample") or {}}))
+        if error is None:
+            return None
+        where = error.json_path.removeprefix("$.")
+        return {"code": "invalid_item", "message": f"The item does not fit the eval's schema: {where}: {error.message}"}
+
+    async def grade(
+        self, item: Mapping[str, Any], sample: Mapping[str, Any] | None, name: str
+    ) -> tuple[list[dict[str, Any]], Usage]:
+        """Each criterion's result, and the tokens that judges used, by model."""
+        subject = Subject(item=item, sample=sample)
+        means = [_Means(self._caller, self._python, f"{name}/{position}") for position in range(len(self._graders))]
+        grades = await asyncio.gather(
+            *(grade(grader, subject, mean) for grader, mean in zip(self._graders, means, strict=True))
+        )
+        usage: Usage = {}
+        for mean in means:
+            add_usage(usage, mean.usage)
+        return [_result(one) for one in grades], usage
+
+
+class _Means:
+    """What one grader needs for one item. A multi grader's parts ask in an order of their own, so each
+    call is known by the model and how often it was asked before."""
+
+    def __init__(self, caller: Caller, python: _Python, name: str) -> None:
+        self.usage: Usage = {}
+        self._caller = caller
+        self._python = python
+        self._name = name
+        self._calls = 0
+
+    async def ask(self, body: dict[str, Any], purpose: str) -> dict[str, Any]:
+        self._calls += 1
+        name = f"{self._name}/{purpose}{self._calls}"
+        try:
+            answered = await self._caller.ask(body, name)
+        except CallFailed as failure:
+            if not refuses_format(failure):
+                raise
+            answered = await self._caller.ask(judge.without_format(body), f"{name}/plain")
+        add_usage(self.usage, {body["model"]: {"invocation_count": 1, **tokens(answered.completion)}})
+        return answered.completion
+
+    async def run_python(self, source: str, sample: Mapping[str, Any], item: Mapping[str, Any]) -> float:
+        return await self._python.grade(source, sample, item)
+
+
+class _Python:
+    """The sandboxed processes of a run, one for each source."""
+
+    def __init__(self, spec: Mapping[str, Any]) -> None:
+        self._limits = SandboxLimits(
+            wall_seconds=spec["python_seconds"], memory_bytes=spec["python_memory_mb"] * MEGABYTE
+        )
+        self._unsafe = spec["unsafe_python_graders"]
+        self._started: dict[str, asyncio.Task[PythonGrader]] = {}
+
+    async def grade(self, source: str, sample: Mapping[str, Any], item: Mapping[str, Any]) -> float:
+        if source not in self._started:
+            starting = PythonGrader.start(source, self._limits, unsafe=self._unsafe)
+            self._started[source] = asyncio.create_task(starting)
+        return await (await self._started[source]).grade(sample, item)
+
+    async def close(self) -> None:
+        for grader in await asyncio.gather(*self._started.values(), return_exceptions=True):
+            if isinstance(grader, PythonGrader):
+                await grader.close()
+
+
+def add_usage(total: Usage, more: Usage) -> None:
+    """Adds tokens by model."""
+    for model, used in more.items():
+        known = total.setdefault(model, dict.fromkeys(used, 0))
+        for name, value in used.items():
+            known[name] += value
+
+
+def _result(grade_: Grade) -> dict[str, Any]:
+    return {
+        "name": grade_.name,
+        "type": grade_.type,
+        "score": grade_.score,
+        "passed": grade_.passed,
+        "sample": grade_.sample,
+        "sub_scores": grade_.sub_scores,
+        "problem": grade_.problem,
+    }

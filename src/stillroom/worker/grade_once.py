@@ -1,0 +1,61 @@
+"""Grades one answer by one grader, in a process like a run's, for whoever tries a grader out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from stillroom import config, ids
+from stillroom.assembly import Platform
+from stillroom.auth import Principal
+from stillroom.errors import StillroomError
+from stillroom.evals.run import KEY
+from stillroom.graders.subject import sample_of
+from stillroom.worker.child import Child
+from stillroom.worker.eval_run import RUNNER, RunFailed, run_spec
+
+log = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 60.0  # somebody waits for the grade
+
+
+async def grade_once(
+    platform: Platform, principal: Principal, grader: Mapping[str, Any], answer: str, item: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a run would report of the item: its one result in `results`, and the tokens used."""
+    name = ids.random_id("graderrun_")
+    folder = platform.settings.folder / "runs" / name
+    spec = {
+        **run_spec(platform.settings, str(config.running_server(platform.settings.folder)["url"])),
+        "patience_seconds": PATIENCE_SECONDS,
+        "run": name,
+        "model": None,
+        "criteria": [grader],
+        "in_eval": False,
+        "schema": None,
+    }
+    key = await asyncio.to_thread(platform.keys.lend, principal.project, principal.key_id, name)
+    child = None
+    try:
+        folder.mkdir()
+        (folder / "spec.json").write_bytes(msgspec.json.encode(spec))
+        (folder / "done.json").write_bytes(b"[]")
+        (folder / "items.jsonl").write_bytes(msgspec.json.encode({"item": item, "sample": sample_of(answer)}))
+        child = await Child.start(RUNNER, folder, {KEY: key})
+        async for message in child.messages():
+            if message["type"] == "item":
+                return message
+            raise StillroomError(message["message"], code=message["code"], param=message.get("param"))
+        log.error("the process of a grader ended with status %s:\n%s", await child.ended(), child.last_words())
+        raise RunFailed("The grader's process ended unexpectedly; the server's log says why.")
+    finally:
+        if child is not None:
+            await child.close()
+        shutil.rmtree(folder, ignore_errors=True)
+        await asyncio.to_thread(platform.keys.take_back, name)
+        await asyncio.to_thread(platform.kept_answers.forget, principal.project, f"{name}/")
