@@ -9,6 +9,7 @@ import hashlib
 import secrets
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -19,7 +20,6 @@ from sqlalchemy import (
     String,
     Table,
     delete,
-    func,
     insert,
     select,
     update,
@@ -63,10 +63,12 @@ api_keys = Table(
 
 @dataclass(frozen=True, kw_only=True)
 class Principal:
-    """Who calls: the project whose rows are seen, and the key it was known by."""
+    """Who calls: the project whose rows are seen, and the key it was known by. `job`: the job that was lent
+    a key and calls on its owner's behalf."""
 
     project: int
     key_id: str
+    job: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,19 +151,21 @@ class Keys:
         self._writer.write(write)
         return secret
 
-    def take_back(self, to: str) -> None:
-        """Ends the key that was lent to the job."""
-        self._writer.write(lambda connection: connection.execute(_lent(to)))
+    def take_back(self, to: str, secret: str | None = None) -> None:
+        """Ends the key that was lent to the job; with its secret, that very one, and not one that the job's next
+        worker was lent since."""
+        statement = _lent(to) if secret is None else _lent(to).where(api_keys.c.hash == _hash(secret))
+        self._writer.write(lambda connection: connection.execute(statement))
         self._known.clear()
 
     def _lookup(self, secret: str) -> Principal | None:
         digest = _hash(secret)
-        query = select(func.coalesce(api_keys.c.acts_for, api_keys.c.id).label("id"), api_keys.c.project).where(
+        query = select(api_keys.c.id, api_keys.c.project, api_keys.c.acts_for, api_keys.c.name).where(
             api_keys.c.hash == digest, api_keys.c.revoked_at.is_(None)
         )
         with self._database.read() as connection:
             row = connection.execute(query).first()
-        principal = Principal(project=row.project, key_id=row.id) if row else None
+        principal = _principal(row) if row else None
         if principal is not None:  # unknown keys are not remembered: guesses must not fill memory
             self._known[digest] = (time.monotonic() + REMEMBERED_SECONDS, principal)
         return principal
@@ -171,6 +175,12 @@ def ensure_default_project(connection: Connection) -> None:
     """Makes the project that everything belongs to until there are more."""
     if connection.execute(select(projects.c.id).where(projects.c.id == DEFAULT_PROJECT)).first() is None:
         connection.execute(insert(projects).values(id=DEFAULT_PROJECT, name="default", created_at=int(time.time())))
+
+
+def _principal(row: Any) -> Principal:
+    if row.acts_for is None:
+        return Principal(project=row.project, key_id=row.id)
+    return Principal(project=row.project, key_id=row.acts_for, job=row.name)
 
 
 def _lent(to: str) -> Delete:

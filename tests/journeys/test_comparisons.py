@@ -247,3 +247,30 @@ def test_lineage_outlives_the_training_file(server: Server, sdk: OpenAI, job: st
     assert side["items"] == 5
     assert side["training"]["trained_on"] == 0
     assert wait_for(lambda: not list((server.data / "runs").glob("evalrun_*")))
+
+
+def test_the_report_says_when_the_training_is_earned_at_the_traffic_seen(
+    server: Server, sdk: OpenAI, compared: dict[str, Any], job: str
+) -> None:
+    """By hand: what the teacher answered costs, less the same tokens at the student's price."""
+    earning = compared["sides"][0]["earning"]
+    trained = sdk.fine_tuning.jobs.retrieve(job).trained_tokens
+    assert trained is not None
+    assert earning["training_microusd"] == round(trained * STUDENT_PRICE["training"])
+    teacher = compared["teacher"]["expense"]  # of the held-out ones; all calls are alike but for a number's digits
+    saved = CHATS * sum(
+        teacher[f"{kind}_tokens"] * (TEACHER_PRICE[way] - STUDENT_PRICE[way])
+        for kind, way in (("prompt", "input"), ("completion", "output"))
+    )
+    assert earning["saved_microusd_per_day"] == pytest.approx(saved, rel=0.2)
+    assert earning["days"] == pytest.approx(earning["training_microusd"] / earning["saved_microusd_per_day"], rel=0.01)
+
+
+def test_what_runs_ask_is_metered_as_evaluation_and_is_nobodys_traffic(
+    server: Server, compared: dict[str, Any]
+) -> None:
+    usage = json.loads(server.cli("usage", "--json").stdout)
+    events = {(row["kind"], row["model"]): row["events"] for row in usage}
+    assert events["answer", "gpt-4o"] == CHATS
+    assert events["evaluation", "gpt-4o"] >= 3 * compared["sides"][0]["items"]  # three judgements an item
+    assert events["evaluation", compared["sides"][0]["model"]] >= compared["sides"][0]["items"]

@@ -31,6 +31,7 @@ async def create(call: Call, send: Send, headers: Mapping[str, str]) -> None:
         name=_name(call, request),
         project=call.project,
         key_id=call.principal.key_id,
+        run=call.principal.job,
         request_id=call.request_id,
         by_model_name=call.dialect is Dialect.OPENAI,
         idempotency_key=None if request.stream else key,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -9,13 +11,15 @@ import msgspec
 from stillroom import chat
 from stillroom.api.extensions import SelectionFilter
 from stillroom.api.wire import Call, Reply
+from stillroom.billing import rounded_microusd
 from stillroom.config import SCRATCH
-from stillroom.errors import Conflict, InvalidRequest
+from stillroom.errors import Conflict, InvalidRequest, ModelNotFound
 from stillroom.evals import comparison, order, page, report
 from stillroom.evals.table import Run
 from stillroom.fine_tuning import Job
 from stillroom.jobs import State
 from stillroom.serving.prices import price_book
+from stillroom.serving.savings import break_even_of
 
 FORMATS = {
     "json": "application/json",
@@ -82,9 +86,8 @@ def show_report(call: Call) -> Reply:
     wanted = call.query.get("format", "json")
     if wanted not in FORMATS:
         raise InvalidRequest(f"Invalid 'format': {wanted!r}. Expected one of {', '.join(FORMATS)}.", param="format")
-    made = report.make(
-        call.platform.evals, call.platform.evals.get(call.project, call.parameters["id"]), _runs(call), _prices(call)
-    )
+    definition = call.platform.evals.get(call.project, call.parameters["id"])
+    made = report.make(call.platform.evals, definition, _runs(call), _prices(call), partial(_earning, call))
     text = page.as_json(made) if wanted == "json" else _text(made, wanted).encode()
     headers = {"content-type": FORMATS[wanted]}
     if wanted == "html":
@@ -110,6 +113,29 @@ def _prices(call: Call) -> dict[str, Any]:
     with call.platform.database.read() as connection:
         book = price_book(call.platform.settings, connection, call.project)
     return {priced.name: priced.price for priced in book}
+
+
+def _earning(call: Call, teachers: list[str], student: str | None) -> report.Earning | None:
+    if student is None or student in call.platform.settings.teachers:
+        return None
+    try:
+        found = break_even_of(
+            call.platform.settings,
+            call.platform.database,
+            call.project,
+            teachers=teachers,
+            student=student,
+            now=int(time.time()),
+        )
+    except ModelNotFound:
+        return None  # it is gone since the run
+    return report.Earning(
+        training_microusd=rounded_microusd(found.training_picousd),
+        saved_microusd_per_day=rounded_microusd(found.saved_day_picousd),
+        days=found.days,
+        date=found.date,
+        reason=found.reason,
+    )
 
 
 def _finished(call: Call, job_id: str) -> Job:

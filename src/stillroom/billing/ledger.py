@@ -48,13 +48,15 @@ class Kind(enum.StrEnum):
     """What a ledger row counts."""
 
     ANSWER = "answer"
+    EVALUATION = "evaluation"
+    """An answer that an eval run or a grader asked for: nobody's traffic."""
     TRAINING = "training"
     HOSTING = "hosting"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One ledger row. `subject` is the completion, job or deployment it is about; `deployment` is the
+    """One ledger row. `subject` is the completion, run, job or deployment it is about; `deployment` is the
     name that was called for it, if one was."""
 
     project: int

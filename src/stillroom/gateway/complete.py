@@ -32,7 +32,8 @@ from stillroom.serving.models import Models, Target
 @dataclass(frozen=True, kw_only=True)
 class Call:
     """A request and who makes it. `by_model_name`: fine-tuned models answer undeployed too.
-    `idempotency_key`: the caller's name for this answer, under which it is made once; not for streams."""
+    `idempotency_key`: the caller's name for this answer, under which it is made once; not for streams.
+    `run`: the eval run that asks, by a key lent to it."""
 
     request: ChatRequest
     name: str
@@ -41,6 +42,7 @@ class Call:
     request_id: str
     by_model_name: bool
     idempotency_key: str | None = None
+    run: str | None = None
 
     def digest(self) -> bytes:
         """What is asked, and of whom: two calls that differ only in the JSON's spelling have the same.
@@ -204,10 +206,10 @@ class Gateway:
     def _entry(self, started: Started, usage: Usage) -> billing.Entry:
         return billing.Entry(
             project=started.call.project,
-            kind=billing.Kind.ANSWER,
+            kind=billing.Kind.EVALUATION if started.call.run else billing.Kind.ANSWER,
             model=started.target.model,
             deployment=started.call.name,
-            subject=ids.completion_id(started.number),
+            subject=started.call.run or ids.completion_id(started.number),
             key_id=started.call.key_id,
             prompt_tokens=usage.prompt_tokens,
             cached_tokens=usage.cached_tokens,

@@ -12,6 +12,7 @@ that put no spaces between words, each character is one.
 from __future__ import annotations
 
 import math
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache, partial
@@ -22,6 +23,11 @@ from stillroom.graders.order import Metric
 MOST_LETTERS = 100_000
 BLEU_EPSILON = 0.1
 SPACELESS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー"
+
+
+# Two threads that first import one of the libraries at the same moment can each find it half there. What is
+# compared holds the interpreter anyway, so that nothing is lost by waiting.
+_one_at_a_time = threading.Lock()
 
 
 class TooLong(Exception):
@@ -36,7 +42,8 @@ def score(metric: Metric, given: str, reference: str) -> float:
             raise TooLong(f"The {what} has {len(text):,} characters; {metric.value} compares at most {MOST_LETTERS:,}.")
     if not words(given) or not words(reference):
         return float(given == reference)
-    return min(1.0, max(0.0, METRICS[metric](given, reference)))
+    with _one_at_a_time:
+        return min(1.0, max(0.0, METRICS[metric](given, reference)))
 
 
 def words(text: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
@@ -172,3 +173,22 @@ def test_the_libraries_are_imported_when_they_are_needed() -> None:
         "assert 'rapidfuzz' in sys.modules and 'nltk' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_two_threads_never_compare_and_so_never_import_a_library_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen once: rapidfuzz, imported by two threads at the same moment, was half there for one of them."""
+    inside: list[int] = []
+    most = 0
+
+    def slow(given: str, reference: str) -> float:
+        nonlocal most
+        inside.append(1)
+        most = max(most, len(inside))
+        time.sleep(0.01)
+        inside.pop()
+        return 1.0
+
+    monkeypatch.setitem(similarity.METRICS, Metric.COSINE, slow)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: similarity.score(Metric.COSINE, "a", "a"), range(16)))
+    assert most == 1
