@@ -77,7 +77,7 @@ class Client:
                 return self.get(path, query)
             except NoServer as error:
                 if time.monotonic() > until:
-                    raise NoServer(f"{error.message} What was watched goes on with the server.") from None
+                    raise NoServer(f"{error.message} What is watched goes on with it.") from None
                 time.sleep(LOOK_SECONDS)
 
     def content(self, path: str) -> Iterator[bytes]:

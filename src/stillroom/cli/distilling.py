@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from stillroom.cli.client import Client, NoServer, ServerError, connect, segment
+from stillroom.cli.client import Client, ServerError, connect, segment
 from stillroom.cli.options import Data, Json, Metadata, Wait, metadata, since
 from stillroom.cli.output import as_json, err, fail, note, say, table, when
 
@@ -17,7 +17,6 @@ models = typer.Typer(help="Models of the running server.", no_args_is_help=True)
 
 JOBS = "/v1/fine_tuning/jobs"
 LOOK_SECONDS = 0.5
-RESTART_SECONDS = 60.0  # how long a server may be away while a job is watched
 ENDED = ("succeeded", "failed", "cancelled")
 
 JobId = Annotated[str, typer.Argument(metavar="ID")]
@@ -161,7 +160,7 @@ def follow(reached: Client, job_id: str) -> dict[str, Any]:
     with Progress(*columns, loss, TimeRemainingColumn(), console=err, transient=False) as progress:
         bar = progress.add_task("queued", total=None, loss="-")
         while True:
-            job = _patiently(reached, path)
+            job = reached.patiently(path)
             if step := _last_step(reached, path):
                 loss_text = f"{step['train_loss']:.3f}"
                 progress.update(bar, completed=step["step"], total=step["total_steps"], loss=loss_text)
@@ -171,21 +170,8 @@ def follow(reached: Client, job_id: str) -> dict[str, Any]:
             time.sleep(LOOK_SECONDS)
 
 
-def _patiently(reached: Client, path: str, query: dict[str, Any] | None = None) -> dict[str, Any]:
-    """As `get`; while the server is being restarted, this waits for it."""
-    until = time.monotonic() + RESTART_SECONDS
-    while True:
-        try:
-            return reached.get(path, query)
-        except NoServer as error:
-            if time.monotonic() > until:
-                message = f"{error.message} The job goes on with it: watch it with `stillroom jobs watch`."
-                raise NoServer(message) from None
-            time.sleep(LOOK_SECONDS)
-
-
 def _last_step(reached: Client, path: str) -> dict[str, Any] | None:
-    events = _patiently(reached, f"{path}/events", {"limit": 10})["data"]
+    events = reached.patiently(f"{path}/events", {"limit": 10})["data"]
     return next((event["data"] for event in events if event["type"] == "metrics"), None)
 
 
