@@ -17,6 +17,8 @@ from stillroom.evals.statistics import Share
 SHOWN_LETTERS = 4000  # of one text in a disagreement
 MICRO = 1_000_000
 NOTHING = "–"
+YES_OR_NO = ("string_check", "label_model")  # their mean score is the share that passed
+HELD_OUT = "Held out"
 MEASURED = (
     ("Exact agreement", "the same text as the teacher's but for space around it, and the same tool calls"),
     ("[low – high]", "the 95 % interval of the true share (Wilson)"),
@@ -26,6 +28,10 @@ MEASURED = (
         "to the whole answer: the teacher's as stored; a model's as its run's calls took, several at a time, but for the first",
     ),
     ("Price", "the configured prices times the tokens of these very calls; hosting is not in it"),
+    (
+        "Training earned",
+        "what the teacher's calls of the last 30 days would have cost less with the student, hosting paid",
+    ),
     ("Held out", "no prompt of the items was in the model's training file, nor in those of the models it was made of"),
 )
 
@@ -38,7 +44,7 @@ def as_json(report: Report) -> bytes:
 
 
 def as_markdown(report: Report) -> str:
-    head = [f"# {_line(report.name)}: teacher beside student", "", _when(report), ""]
+    head = [f"# {_line(report.name)}", "", _when(report), ""]
     notes = [f"> **Note:** {_line(note)}" for note in report.notes]
     lines = [
         *head,
@@ -105,7 +111,7 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { min-width: 5.5rem; text-align: left; padding: .5rem .75rem .5rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 thead th { color: var(--dim); font-weight: 600; overflow-wrap: break-word; max-width: 16rem; } tbody th { font-weight: 500; }
 .note { border-left: 4px solid var(--bad); background: var(--soft); padding: .75rem 1rem; margin: .75rem 0; }
-.note.red { color: var(--bad); font-weight: 600; } .good { color: var(--good); }
+.note.red { color: var(--bad); font-weight: 600; } .good { color: var(--good); } .bad { color: var(--bad); font-weight: 600; }
 .bar { display: block; position: relative; height: .5rem; min-width: 7rem; max-width: 14rem; background: var(--soft);
   border: 1px solid var(--line); border-radius: .25rem; margin-top: .25rem; }
 .bar i { position: absolute; top: 0; bottom: 0; background: var(--bar); opacity: .35; }
@@ -121,7 +127,7 @@ dt { font-weight: 600; } dd { margin: 0 0 .5rem; color: var(--dim); }
 def as_html(report: Report) -> str:
     body = [
         f"<h1>{escape(report.name)}</h1>",
-        f'<p class="dim">Teacher beside student. {escape(_when(report))}</p>',
+        f'<p class="dim">{escape(_when(report))}</p>',
         *[f'<p class="headline">{escape(line)}</p>' for line in headlines(report)],
         *map(_note, report.notes),
         _html_table(report),
@@ -134,7 +140,7 @@ def as_html(report: Report) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(report.name)}: teacher beside student</title><style>{STYLE}</style></head>\n"
+        f"<title>{escape(report.name)}</title><style>{STYLE}</style></head>\n"
         f"<body><main>{''.join(body)}</main></body></html>\n"
     )
 
@@ -158,8 +164,16 @@ def _html_row(report: Report, row: Sequence[str]) -> str:
         for place, criterion in enumerate(_criteria(report))
     }
     drawn = [None, *bars[name]] if name in bars and report.teacher else bars.get(name) or [None] * len(cells)
-    columns = "".join(f"<td>{escape(cell)}{_bar(one)}</td>" for cell, one in zip(cells, drawn, strict=True))
+    columns = "".join(
+        f"<td{_colour(name, cell)}>{escape(cell)}{_bar(one)}</td>" for cell, one in zip(cells, drawn, strict=True)
+    )
     return f'<tr><th scope="row">{escape(name)}</th>{columns}</tr>'
+
+
+def _colour(name: str, cell: str) -> str:
+    if name != HELD_OUT or cell == NOTHING:
+        return ""
+    return ' class="good"' if cell.startswith("yes") else ' class="bad"'
 
 
 def _bar(one: Share | None) -> str:
@@ -248,9 +262,11 @@ def rows(report: Report) -> list[list[str]]:
     found.append(row("Latency p50 / p95", _speed(teacher), [_speed(side) for side in sides]))
     found.append(row("Tokens in / out of a call", _tokens(teacher), [_tokens(side) for side in sides]))
     found.append(row("Price of 1,000 calls", _price(teacher), [_price(side) for side in sides]))
+    if any(side.earning for side in sides):
+        found.append(row("Training earned", NOTHING, map(_earning, sides)))
     if any(side.training for side in sides):
-        found.append(row("Held out", NOTHING, map(_held_out, sides)))
-    return found
+        found.append(row(HELD_OUT, NOTHING, map(_held_out, sides)))
+    return [row for row in found if set(row[1:]) != {NOTHING}]
 
 
 def _criteria(report: Report) -> list[str]:
@@ -270,7 +286,8 @@ def shown_share(one: Share | None) -> str:
 
 def _criterion(side: Side, place: int) -> str:
     criterion = side.criteria[place]
-    mean = f", mean {criterion.mean_score:.3f}" if criterion.mean_score is not None else ""
+    told = criterion.mean_score is not None and criterion.type not in YES_OR_NO
+    mean = f", mean {criterion.mean_score or 0.0:.3f}" if told else ""
     errors = f", {criterion.errored} in error" if criterion.errored else ""
     return f"{shown_share(criterion.passed)}{mean}{errors}"
 
@@ -289,13 +306,25 @@ def _speed(side: Teacher | Side | None) -> str:
 
 
 def _tokens(side: Teacher | Side | None) -> str:
-    return f"{side.expense.prompt_tokens:,.0f} / {side.expense.completion_tokens:,.0f}" if side else NOTHING
+    if side is None or not side.expense.prompt_tokens:
+        return NOTHING
+    return f"{side.expense.prompt_tokens:,.0f} / {side.expense.completion_tokens:,.0f}"
 
 
 def _price(side: Teacher | Side | None) -> str:
     if side is None or side.expense.microusd_per_1000_calls is None:
         return NOTHING
     return f"${side.expense.microusd_per_1000_calls / MICRO:,.4f}"
+
+
+def _earning(side: Side) -> str:
+    if side.earning is None:
+        return NOTHING
+    cost = f"${side.earning.training_microusd / MICRO:,.2f}"
+    if side.earning.days is None:
+        return f"{cost}: never. {side.earning.reason}"
+    saved = f"${side.earning.saved_microusd_per_day / MICRO:,.2f} a day"
+    return f"{cost}, saved in {side.earning.days:,.1f} days at {saved} ({side.earning.date})"
 
 
 def _held_out(side: Side) -> str:
@@ -321,7 +350,8 @@ def pair_lines(report: Report) -> list[str]:
 
 def _when(report: Report) -> str:
     made = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(report.created_at))
-    return f"{report.eval_id}, {made}."
+    what = "Teacher beside student. " if report.teacher else ""
+    return f"{what}{report.eval_id}, {made}."
 
 
 def _cut(text: str) -> str:
