@@ -135,8 +135,8 @@ class ServingSettings(Section, frozen=True, kw_only=True):
 class EvalsSettings(Section, frozen=True, kw_only=True):
     """How eval runs are carried through."""
 
-    running_runs: Count = 2
-    """How many runs are worked on at the same time."""
+    running_runs: Annotated[int, msgspec.Meta(ge=0)] = 2
+    """How many runs are worked on at the same time. 0: none here; a `stillroom worker` beside does it."""
     concurrent_calls: Count = 8
     """How many items of a run are sampled and graded at the same time."""
     patience_seconds: float = 900.0

@@ -61,9 +61,10 @@ def correct(schemas: dict[str, Any]) -> None:
         (item, "max_completion_tokens"),  # nobody asked for one
     ):
         properties[name] = {"anyOf": [properties[name], NULL]}
-    # Requests need not write the types that have a default, and answers repeat requests; and the first three of
-    # these types differ by nothing else than what is optional, so that two of them fit.
-    run["data_source"]["anyOf"] = run["data_source"].pop("oneOf")
+    # A plain message of a template is of both types that it may be exactly one of.
+    template = schemas["CreateEvalCompletionsRunDataSource"]["properties"]["input_messages"]["oneOf"][0]
+    messages = template["properties"]["template"]["items"]
+    messages["anyOf"] = messages.pop("oneOf")
     for name in ("EvalList", "EvalRunList", "EvalRunOutputItemList"):
         for end in ("first_id", "last_id"):
             schemas[name]["properties"][end] = {"anyOf": [{"type": "string"}, NULL]}

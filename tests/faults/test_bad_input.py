@@ -105,9 +105,23 @@ FIELDS = {
         *("model", "training_file", "validation_file", "method", "hyperparameters", "suffix", "seed", "metadata"),
         *("integrations", "trainingType"),
     ),
+    "evals": ("name", "metadata", "data_source_config", "testing_criteria"),
+    "evals/{id}": ("name", "metadata"),
+    "evals/{id}/runs": ("name", "metadata", "data_source"),
+    "graders/run": ("grader", "model_sample", "item"),
+    "graders/validate": ("grader",),
     "deployments/{deployment}": ("properties", "sku", "tags"),
     "stillroom/selections": ("filter", "ids", "validation_fraction", "seed", "filename"),
     "stillroom/keys": ("name",),
+}
+
+
+SAME = {
+    "type": "string_check",
+    "name": "same",
+    "input": "{{ sample.output_text }}",
+    "reference": "{{ item.a }}",
+    "operation": "eq",
 }
 
 
@@ -117,6 +131,13 @@ def right_body(path: str) -> dict[str, Any]:
         return question(store=True, stream=True)
     if path == "fine_tuning/jobs":
         return {"model": "scratch-small", "training_file": "file-x"}
+    if path == "evals":
+        return {"data_source_config": {"type": "logs"}, "testing_criteria": [SAME]}
+    if path == "evals/{id}/runs":
+        content = [{"item": {"a": "b"}, "sample": {"output_text": "b"}}]
+        return {"data_source": {"type": "jsonl", "source": {"type": "file_content", "content": content}}}
+    if path.endswith(("graders/run", "graders/validate")):
+        return {"grader": {**SAME, "operation": "unknown"}, "model_sample": "a"}  # right so far, but need not be run
     if path.endswith("deployments/{deployment}"):
         return {"properties": {"model": {"format": "OpenAI", "name": "gpt-4o", "version": "1"}}}
     return {"filter": {}} if path.endswith("selections") else {}
@@ -244,7 +265,7 @@ def test_message_parts_of_any_shape_can_be_stored_and_listed(server: Server) -> 
 # --- lists --------------------------------------------------------------------------------------------
 
 
-LISTS = ["chat/completions", "files", "fine_tuning/jobs", "fine_tuning/jobs/ftjob-x/events"]
+LISTS = ["chat/completions", "evals", "files", "fine_tuning/jobs", "fine_tuning/jobs/ftjob-x/events"]
 
 
 @pytest.mark.parametrize(
@@ -257,7 +278,7 @@ def test_a_limit_that_is_no_number_in_range_is_refused(server: Server, path: str
     assert send(server, "GET", "/v1/chat/completions?limit=1").status == 200
 
 
-@pytest.mark.parametrize("path", ["chat/completions", "files"])
+@pytest.mark.parametrize("path", ["chat/completions", "evals", "files"])
 def test_an_unknown_order_is_refused(server: Server, path: str) -> None:
     assert check_openai(send(server, "GET", f"/v1/{path}?order=newest"))["param"] == "order"
     assert send(server, "GET", f"/v1/{path}?order=desc").status == 200
@@ -653,6 +674,8 @@ BODY_ROUTES = [(prefix, route) for prefix, route in ALL_ROUTES if route.method i
 @pytest.mark.parametrize(("prefix", "route"), BODY_ROUTES, ids=lambda value: getattr(value, "path", value))
 def test_no_nasty_body_is_a_500(server: Server, prefix: str, route: routes.Route) -> None:
     made = chat(server, store=True).json["id"]
+    if route.path.startswith("evals/{id}"):
+        made = send(server, "POST", "/v1/evals", right_body("evals")).json["id"]
     path = path_of(prefix, route, id=made, deployment="nasty")
     bodies = [json.dumps(value).encode() for value in NASTY]
     bodies += [param.values[0] for param in NO_JSON]  # type: ignore[misc]
@@ -670,7 +693,15 @@ def test_no_nasty_body_is_a_500(server: Server, prefix: str, route: routes.Route
             assert {"message", "code"} <= set(error), (body[:300], data)
             assert prefix != "/v1/" or {"type", "param"} <= set(error), (body[:300], data)
     connection.close()
-    for listing in ("chat/completions", "files", "fine_tuning/jobs", "models", "stillroom/keys", "stillroom/usage"):
+    for listing in (
+        "chat/completions",
+        "evals",
+        "files",
+        "fine_tuning/jobs",
+        "models",
+        "stillroom/keys",
+        "stillroom/usage",
+    ):
         assert send(server, "GET", f"/v1/{listing}").status == 200, "a nasty body was kept and cannot be listed"
     deployments = "/subscriptions/x/resourceGroups/x/providers/Microsoft.CognitiveServices/accounts/x/deployments"
     assert send(server, "GET", deployments).status == 200

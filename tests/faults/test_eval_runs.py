@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,9 @@ import pytest
 
 from stillroom.teachers.scripted import Hang, JsonObject, ScriptedTeacher, Status, echo
 from tests.faults.test_bad_input import upload
+from tests.faults.test_durability import locked
 from tests.faults.wire import Answer, alive, children, send
+from tests.journeys.test_evals import RefuseFormat
 from tests.support import Server, wait_for
 
 CALLS_AT_ONCE = 4
@@ -42,7 +47,9 @@ SAME: dict[str, Any] = {
 
 
 def judgement(body: JsonObject) -> str:
-    label = "even" if int(echo(body).rpartition(" ")[2]) % 2 == 0 else "odd"
+    found = re.search(r"question (\d+)", echo(body))
+    assert found is not None
+    label = "even" if int(found[1]) % 2 == 0 else "odd"
     return json.dumps({"steps": [], "result": label})
 
 
@@ -58,29 +65,47 @@ def judge() -> Iterator[ScriptedTeacher]:
         yield scripted
 
 
+Start = Callable[..., Server]
+
+
 @pytest.fixture
-def server(teacher: ScriptedTeacher, judge: ScriptedTeacher, tmp_path: Path) -> Iterator[Server]:
-    with started(tmp_path, teacher, judge) as running:
-        yield running
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts a server with the teachers `gpt-4o` and `judge`; what a failed test leaves running is stopped."""
+    made: list[Server] = []
+
+    def started(teacher: ScriptedTeacher, judge: ScriptedTeacher, **settings: Any) -> Server:
+        named = {"gpt-4o": teacher, "judge": judge}
+        teachers = {name: {"base_url": scripted.url, "price": PRICE} for name, scripted in named.items()}
+        made.append(Server(tmp_path / "data", teachers=teachers, **settings).start())
+        return made[-1]
+
+    yield started
+    for server in made:
+        with server:
+            pass
 
 
-def started(folder: Path, teacher: ScriptedTeacher, judge: ScriptedTeacher, **settings: Any) -> Server:
-    named = {"gpt-4o": teacher, "judge": judge}
-    teachers = {name: {"base_url": scripted.url, "price": PRICE} for name, scripted in named.items()}
-    return Server(folder / "data", teachers=teachers, **settings).start()
+@pytest.fixture
+def server(start: Start, teacher: ScriptedTeacher, judge: ScriptedTeacher) -> Server:
+    return start(teacher, judge)
 
 
-def begin(server: Server, count: int, *, criteria: tuple[dict[str, Any], ...] = (SAME,), model: str = "gpt-4o") -> str:
-    """Starts a run of so many questions; gives its path."""
+def begin(
+    server: Server, count: int, *, criteria: tuple[dict[str, Any], ...] = (SAME,), model: str | None = "gpt-4o"
+) -> str:
+    """Starts a run of so many questions, which bring their answers along where no model is asked; gives its path."""
     config = {"type": "custom", "item_schema": {"type": "object"}}
     made = post(server, "/v1/evals", {"data_source_config": config, "testing_criteria": list(criteria)})
-    rows = b"".join(json.dumps({"item": {"question": f"question {n}"}}).encode() + b"\n" for n in range(count))
-    source = {
+    texts = [f"question {n}" for n in range(count)]
+    rows = [{"item": {"question": text}, "sample": None if model else {"output_text": text}} for text in texts]
+    lines = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    source: dict[str, Any] = {
         "type": "completions",
-        "source": {"type": "file_id", "id": upload(server, rows, purpose="evals").json["id"]},
-        "input_messages": {"type": "template", "template": [{"role": "user", "content": "{{ item.question }}"}]},
-        "model": model,
+        "source": {"type": "file_id", "id": upload(server, lines, purpose="evals").json["id"]},
     }
+    if model:
+        messages = {"type": "template", "template": [{"role": "user", "content": "{{ item.question }}"}]}
+        source |= {"model": model, "input_messages": messages}
     run = post(server, f"/v1/evals/{made['id']}/runs", {"data_source": source})
     return f"/v1/evals/{made['id']}/runs/{run['id']}"
 
@@ -132,7 +157,7 @@ def runners(server: Server) -> list[int]:
         try:
             if b"stillroom.evals.run" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 found.append(pid)
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             continue
     return found
 
@@ -143,7 +168,7 @@ def lent_keys(server: Server) -> int:
 
 def billed(server: Server) -> Counter[str]:
     """How many answers of each model the ledger has."""
-    return Counter(model for (model,) in query(server, "SELECT model FROM ledger WHERE kind = 'answer'"))
+    return Counter(model for (model,) in query(server, "SELECT model FROM ledger"))
 
 
 def check_each_once(server: Server, run: str, count: int, *, calls: int = 1) -> dict[str, Any]:
@@ -160,13 +185,15 @@ def check_each_once(server: Server, run: str, count: int, *, calls: int = 1) -> 
     for criterion in done["per_testing_criteria_results"]:
         assert criterion["passed"] + criterion["failed"] == count
     used = {each["model_name"]: each for each in done["per_model_usage"]}
-    sums = query(server, "SELECT model, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens) FROM ledger GROUP BY model")
+    sums = query(
+        server, "SELECT model, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens) FROM ledger GROUP BY model"
+    )
     assert len(used) == calls
     assert {model: each["invocation_count"] for model, each in used.items()} == dict.fromkeys(used, count)
     assert sorted(sums) == sorted(
         (model, count, each["prompt_tokens"], each["completion_tokens"]) for model, each in used.items()
     )
-    assert lent_keys(server) == 0
+    wait_for(lambda: lent_keys(server) == 0, seconds=5)
     wait_for(lambda: not any((server.data / "runs").iterdir()), seconds=15)
     wait_for(lambda: query(server, "SELECT COUNT(*) FROM kept_answers") == [(0,)], seconds=15)
     return done
@@ -176,10 +203,10 @@ def check_each_once(server: Server, run: str, count: int, *, calls: int = 1) -> 
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_through_twenty_kills_and_nothing_is_done_or_billed_twice(tmp_path: Path) -> None:
+def test_a_run_goes_on_through_twenty_kills_and_nothing_is_done_or_billed_twice(start: Start) -> None:
     count, chance = 300, random.Random(7)
     with ScriptedTeacher(echo, first_token_seconds=0.1) as teacher, ScriptedTeacher(judgement) as judge:
-        server = started(tmp_path, teacher, judge, evals_concurrent_calls=CALLS_AT_ONCE)
+        server = start(teacher, judge, evals_concurrent_calls=CALLS_AT_ONCE)
         run = begin(server, count, criteria=(SAME, JUDGE))
         killed_servers = 0
         for round_ in range(20):
@@ -211,18 +238,18 @@ def test_a_run_goes_on_through_twenty_kills_and_nothing_is_done_or_billed_twice(
         print(f"{killed_servers} servers and {20 - killed_servers} runs killed; {teacher.calls} calls for {count}")
 
 
-def test_only_a_runs_process_dying_asks_no_teacher_twice(tmp_path: Path) -> None:
+def test_only_a_runs_process_dying_asks_no_teacher_twice(start: Start) -> None:
     with ScriptedTeacher(echo, first_token_seconds=0.3) as teacher, ScriptedTeacher(judgement) as judge:
-        server = started(tmp_path, teacher, judge)
+        server = start(teacher, judge)
         run = begin(server, 40)
         for _ in range(2):
             before = recorded(server, run)
-            (runner,) = wait_for(lambda: recorded(server, run) > before and runners(server), seconds=30, pause=0.02)
+            wait_for(lambda n=before: recorded(server, run) > n, seconds=30, pause=0.02)
+            (runner,) = wait_for(lambda: runners(server), seconds=30, pause=0.02)
             os.kill(runner, signal.SIGKILL)
         await_end(server, run)
         check_each_once(server, run, 40)
         assert teacher.calls == 40
-        server.stop()
 
 
 def test_the_same_calls_without_a_name_are_billed_twice(server: Server, teacher: ScriptedTeacher) -> None:
@@ -250,9 +277,21 @@ def test_a_run_whose_process_dies_again_and_again_without_progress_fails(
     assert lent_keys(server) == 0
 
 
-def test_progress_forgives_earlier_crashes(tmp_path: Path) -> None:
+def test_a_run_goes_on_with_a_judge_that_has_to_be_asked_without_a_form(server: Server, judge: ScriptedTeacher) -> None:
+    """Its kept answers are those to other requests than a new process begins with."""
+    judge.script_lasting(RefuseFormat())
+    slow = "import time\ndef grade(sample, item):\n    time.sleep(0.2)\n    return 1.0\n"
+    run = begin(server, 20, criteria=(SAME, JUDGE, {"type": "python", "name": "slow", "source": slow}))
+    wait_for(lambda: recorded(server, run) > 1, seconds=30, pause=0.02)
+    (runner,) = runners(server)
+    os.kill(runner, signal.SIGKILL)
+    await_end(server, run)
+    check_each_once(server, run, 20, calls=2)
+
+
+def test_progress_forgives_earlier_crashes(start: Start) -> None:
     with ScriptedTeacher(echo, first_token_seconds=0.3) as teacher, ScriptedTeacher(judgement) as judge:
-        server = started(tmp_path, teacher, judge)
+        server = start(teacher, judge)
         teacher.script_lasting(Hang(seconds=8))
         run = begin(server, 40)
         for _ in range(2):
@@ -263,12 +302,11 @@ def test_progress_forgives_earlier_crashes(tmp_path: Path) -> None:
         (runner,) = wait_for(lambda: recorded(server, run) and runners(server), seconds=30, pause=0.02)
         os.kill(runner, signal.SIGKILL)
         await_end(server, run)
-        server.stop()
 
 
-def test_a_run_goes_on_after_sigterm_and_a_restart(tmp_path: Path) -> None:
+def test_a_run_goes_on_after_sigterm_and_a_restart(start: Start) -> None:
     with ScriptedTeacher(echo, first_token_seconds=0.2) as teacher, ScriptedTeacher(judgement) as judge:
-        server = started(tmp_path, teacher, judge)
+        server = start(teacher, judge)
         run = begin(server, 60)
         wait_for(lambda: recorded(server, run) > 10, seconds=30, pause=0.02)
         left, began = children(server.pid), time.monotonic()
@@ -280,12 +318,11 @@ def test_a_run_goes_on_after_sigterm_and_a_restart(tmp_path: Path) -> None:
         await_end(server, run)
         check_each_once(server, run, 60)
         assert teacher.calls == 60
-        server.stop()
 
 
-def test_a_service_manager_that_ends_every_process_at_once_fails_no_run(tmp_path: Path) -> None:
+def test_a_service_manager_that_ends_every_process_at_once_fails_no_run(start: Start) -> None:
     with ScriptedTeacher(echo, first_token_seconds=0.2) as teacher, ScriptedTeacher(judgement) as judge:
-        server = started(tmp_path, teacher, judge)
+        server = start(teacher, judge)
         run = begin(server, 40)
         (runner,) = wait_for(lambda: recorded(server, run) > 5 and runners(server), seconds=30, pause=0.02)
         os.kill(runner, signal.SIGTERM)
@@ -294,13 +331,12 @@ def test_a_service_manager_that_ends_every_process_at_once_fails_no_run(tmp_path
         server.start()
         await_end(server, run)
         check_each_once(server, run, 40)
-        server.stop()
 
 
-def test_what_was_laid_out_but_not_yet_written_down_is_laid_out_again(tmp_path: Path) -> None:
+def test_what_was_laid_out_but_not_yet_written_down_is_laid_out_again(start: Start) -> None:
     """A server killed between the two: the items lie there, and the run does not know how many."""
     with ScriptedTeacher(echo, first_token_seconds=0.3) as teacher, ScriptedTeacher(judgement) as judge:
-        server = started(tmp_path, teacher, judge)
+        server = start(teacher, judge)
         run = begin(server, 5)
         wait_for(lambda: look(server, run)["result_counts"]["total"], seconds=20, pause=0.01)
         server.kill()
@@ -313,7 +349,6 @@ def test_what_was_laid_out_but_not_yet_written_down_is_laid_out_again(tmp_path: 
         done = await_end(server, run)
         assert done["result_counts"] == {"total": 5, "passed": 5, "failed": 0, "errored": 0}
         assert done["lineage"]["total"] == 5
-        server.stop()
 
 
 # --- models that fail ------------------------------------------------------------------------------------
@@ -321,10 +356,10 @@ def test_what_was_laid_out_but_not_yet_written_down_is_laid_out_again(tmp_path: 
 
 @pytest.mark.parametrize("headers", [{"retry-after-ms": "1500"}, {"retry-after": "2"}], ids=["ms", "seconds"])
 def test_an_overloaded_model_is_waited_for_by_the_whole_run(
-    teacher: ScriptedTeacher, judge: ScriptedTeacher, tmp_path: Path, headers: dict[str, str]
+    teacher: ScriptedTeacher, judge: ScriptedTeacher, start: Start, headers: dict[str, str]
 ) -> None:
     # One attempt, so that it is the run that waits and not the gateway.
-    server = started(tmp_path, teacher, judge, gateway_attempts=1)
+    server = start(teacher, judge, gateway_attempts=1)
     teacher.script(*[None] * 10, *[Status(code=429, headers=headers)] * 8)
     began = time.monotonic()
     run = begin(server, 60)
@@ -333,13 +368,12 @@ def test_an_overloaded_model_is_waited_for_by_the_whole_run(
     assert time.monotonic() - began > 1.5
     assert 61 <= teacher.calls <= 68, "nobody else is asked while the model is overloaded"
     check_each_once(server, run, 60)
-    server.stop()
 
 
 def test_a_model_that_stays_broken_puts_items_in_error_with_its_reason(
-    teacher: ScriptedTeacher, judge: ScriptedTeacher, tmp_path: Path
+    teacher: ScriptedTeacher, judge: ScriptedTeacher, start: Start
 ) -> None:
-    server = started(tmp_path, teacher, judge, gateway_attempts=1, evals_patience_seconds=1.0)
+    server = start(teacher, judge, gateway_attempts=1, evals_patience_seconds=1.0)
     error = {"error": {"message": "the model is on fire", "type": "server_error", "param": None, "code": "fire"}}
     teacher.script_lasting(Status(code=500, body=json.dumps(error)))
     run = begin(server, 10)
@@ -349,7 +383,6 @@ def test_a_model_that_stays_broken_puts_items_in_error_with_its_reason(
     assert item["status"] == "error"
     assert item["sample"]["error"] == {"code": "fire", "message": "the model is on fire"}
     assert len(send(server, "GET", f"{run}/output_items?status=error").json["data"]) == 10
-    server.stop()
 
 
 def test_a_model_that_refuses_one_item_puts_that_one_in_error(server: Server, teacher: ScriptedTeacher) -> None:
@@ -364,9 +397,9 @@ def test_a_model_that_refuses_one_item_puts_that_one_in_error(server: Server, te
 
 
 def test_a_judge_that_stays_broken_puts_items_in_error_and_says_so(
-    teacher: ScriptedTeacher, judge: ScriptedTeacher, tmp_path: Path
+    teacher: ScriptedTeacher, judge: ScriptedTeacher, start: Start
 ) -> None:
-    server = started(tmp_path, teacher, judge, gateway_attempts=1, evals_patience_seconds=0.5)
+    server = start(teacher, judge, gateway_attempts=1, evals_patience_seconds=0.5)
     judge.script_lasting(Status(code=503))
     run = begin(server, 4, criteria=(SAME, JUDGE))
     done = await_end(server, run)
@@ -374,12 +407,11 @@ def test_a_judge_that_stays_broken_puts_items_in_error_and_says_so(
     (item, *_) = items(server, run)
     assert [result["passed"] for result in item["results"]] == [True, False]
     assert item["results"][1]["error"]["code"] == "model_grader_server_error"
-    server.stop()
 
 
-def test_a_model_that_is_gone_fails_the_run_clearly(tmp_path: Path, judge: ScriptedTeacher) -> None:
+def test_a_model_that_is_gone_fails_the_run_clearly(start: Start, judge: ScriptedTeacher) -> None:
     with ScriptedTeacher(echo, first_token_seconds=0.2) as teacher:
-        server = started(tmp_path, teacher, judge)
+        server = start(teacher, judge)
         arm = "/subscriptions/s/resourceGroups/g/providers/Microsoft.CognitiveServices/accounts/a/deployments"
         path = f"{arm}/in-use?api-version=2025-09-01"
         assert send(server, "PUT", path, {"properties": {"model": {"name": "gpt-4o"}}}).status in (200, 201)
@@ -394,15 +426,14 @@ def test_a_model_that_is_gone_fails_the_run_clearly(tmp_path: Path, judge: Scrip
         assert 3 < kept < 200
         assert len(items(server, run)) == kept
         assert lent_keys(server) == 0
-        server.stop()
 
 
 # --- ended by its owner -----------------------------------------------------------------------------------
 
 
-def test_cancelling_stops_the_calls_at_once_and_keeps_what_was_found(tmp_path: Path, judge: ScriptedTeacher) -> None:
+def test_cancelling_stops_the_calls_at_once_and_keeps_what_was_found(start: Start, judge: ScriptedTeacher) -> None:
     with ScriptedTeacher(echo, first_token_seconds=0.1) as teacher:
-        server = started(tmp_path, teacher, judge)
+        server = start(teacher, judge)
         run = begin(server, 2000)
         (runner,) = wait_for(lambda: recorded(server, run) > 10 and runners(server), seconds=30, pause=0.02)
         assert post(server, f"{run}/cancel", {})["status"] == "canceled"
@@ -417,12 +448,11 @@ def test_cancelling_stops_the_calls_at_once_and_keeps_what_was_found(tmp_path: P
         assert (again.status, again.headers["x-should-retry"]) == (409, "false")
         wait_for(lambda: lent_keys(server) == 0, seconds=5)
         wait_for(lambda: not any((server.data / "runs").iterdir()), seconds=15)
-        server.stop()
 
 
-def test_a_lent_key_is_not_listed_and_ends_with_its_run(tmp_path: Path, judge: ScriptedTeacher) -> None:
+def test_a_lent_key_is_not_listed_and_ends_with_its_run(start: Start, judge: ScriptedTeacher) -> None:
     with ScriptedTeacher(echo, first_token_seconds=0.2) as teacher:
-        server = started(tmp_path, teacher, judge)
+        server = start(teacher, judge)
         own = [key["id"] for key in send(server, "GET", "/v1/stillroom/keys").json["data"]]
         run = begin(server, 30)
         (runner,) = wait_for(lambda: recorded(server, run) and runners(server), seconds=30, pause=0.02)
@@ -440,7 +470,25 @@ def test_a_lent_key_is_not_listed_and_ends_with_its_run(tmp_path: Path, judge: S
         assert lent_keys(server) == 0
         counted = {key_id for (key_id,) in query(server, "SELECT DISTINCT key_id FROM ledger")}
         assert counted == set(own), "what a run asks for is counted by its owner's key"
-        server.stop()
+
+
+def test_a_grader_that_never_ends_goes_with_its_run(server: Server) -> None:
+    loops = "import time\ndef grade(sample, item):\n    time.sleep(1000)\n"
+    for end in ("cancel", "kill its process", "kill"):
+        run = begin(server, 4, criteria=({"type": "python", "name": "loops", "source": loops},))
+        grown = wait_for(lambda: len(found := children(server.pid)) > 1 and found, seconds=30, pause=0.02)
+        if end == "cancel":
+            post(server, f"{run}/cancel", {})
+        elif end == "kill its process":
+            os.kill(runners(server)[0], signal.SIGKILL)
+        else:
+            server.kill()
+        wait_for(lambda pids=grown: not any(alive(pid) for pid in pids), seconds=10)
+        if end == "kill its process":
+            post(server, f"{run}/cancel", {})
+            wait_for(lambda: not runners(server), seconds=10)
+    server.start()
+    post(server, f"{run}/cancel", {})
 
 
 # --- two at once ------------------------------------------------------------------------------------------
@@ -464,3 +512,45 @@ def test_a_worker_that_was_taken_over_from_records_nothing_more(server: Server, 
     teacher.script_lasting(None)
     await_end(server, run)
     check_each_once(server, run, 30)
+
+
+@pytest.mark.slow
+def test_a_worker_that_fell_silent_and_comes_back_disturbs_nobody(start: Start) -> None:
+    """Two workers: one stops for longer than its lease, the other takes over, the first wakes up again."""
+    with ScriptedTeacher(echo, first_token_seconds=0.5) as teacher, ScriptedTeacher(judgement) as judge:
+        server = start(teacher, judge, evals_running_runs=0, evals_concurrent_calls=CALLS_AT_ONCE)
+        environment = {**os.environ, "STILLROOM_DATA": str(server.data), "STILLROOM_EVALS_CONCURRENT_CALLS": "4"}
+        environment["STILLROOM_TEACHERS"] = json.dumps({"gpt-4o": {"base_url": teacher.url}})
+        command = [sys.executable, "-m", "stillroom", "worker"]
+        workers: list[subprocess.Popen[bytes]] = []
+        try:
+            run = begin(server, 150)
+            workers.append(subprocess.Popen(command, env=environment))
+            wait_for(lambda: recorded(server, run) > 5, seconds=30, pause=0.02)
+            workers[0].send_signal(signal.SIGSTOP)
+            silent = recorded(server, run)
+            workers.append(subprocess.Popen(command, env=environment))
+            wait_for(lambda: recorded(server, run) > silent + 5, seconds=60)
+            workers[0].send_signal(signal.SIGCONT)
+            await_end(server, run)
+            check_each_once(server, run, 150)
+            assert teacher.calls == 150
+            assert workers[0].poll() is None, "the one that came back goes on working"
+        finally:
+            for worker in workers:
+                worker.send_signal(signal.SIGCONT)
+                worker.terminate()
+            assert [worker.wait(timeout=60) for worker in workers] == [0] * len(workers)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_after_the_database_was_locked_for_too_long(server: Server) -> None:
+    slow = "import time\ndef grade(sample, item):\n    time.sleep(0.04)\n    return 1.0\n"
+    criteria = (SAME, {"type": "python", "name": "slow", "source": slow})
+    run = begin(server, 200, criteria=criteria, model=None)
+    wait_for(lambda: recorded(server, run) > 5, seconds=30, pause=0.02)
+    with locked(server):
+        time.sleep(7)
+    wait_for(lambda: "interrupted" in server.log.read_text(), seconds=5)
+    await_end(server, run)  # its claim has to run out first
+    check_each_once(server, run, 200, calls=0)

@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,10 +148,11 @@ def alive(pid: int) -> bool:
     """Whether a process runs; one that only waits to be reaped does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
 def _children_file(pid: int) -> Iterator[str]:
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        yield from task.read_text().split()
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended since it was listed
+            yield from task.read_text().split()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from openai import AzureOpenAI, BadRequestError, ConflictError, NotFoundError, OpenAI
+from openai import AzureOpenAI, BadRequestError, ConflictError, NotFoundError, OpenAI, RateLimitError
 
 from stillroom.teachers.scripted import Hang, JsonObject, Reply, ScriptedTeacher, Status, echo
 from tests.journeys.conftest import await_end
@@ -172,7 +172,7 @@ def custom(client: OpenAI, *criteria: dict[str, Any], config: dict[str, Any] | N
 
 def run(client: OpenAI, eval_id: str, **data_source: Any) -> Any:
     """The run of this data source once it has completed."""
-    return ended(client, client.evals.runs.create(eval_id, data_source=data_source))  # type: ignore[call-overload]
+    return ended(client, client.evals.runs.create(eval_id, data_source=data_source))  # type: ignore[arg-type]
 
 
 def ended(client: OpenAI, started: Any, status: str = "completed") -> Any:
@@ -208,9 +208,10 @@ def body_of(teacher: ScriptedTeacher) -> dict[str, Any]:
 
 def test_p18_a_model_is_compared_with_what_was_stored(dialect: OpenAI, label: dict[str, str]) -> None:
     store(dialect, label, *(f"text {n}" for n in range(8)))
+    config: Any = {"type": "stored_completions", "metadata": label}
     made = dialect.evals.create(
         name="like the teacher",
-        data_source_config={"type": "stored_completions", "metadata": label},
+        data_source_config=config,
         testing_criteria=[AS_STORED],  # type: ignore[list-item]
     )
     assert made.data_source_config.type == "stored_completions"
@@ -233,9 +234,7 @@ def test_p19_failed_items_are_paged_a_run_is_cancelled_and_the_eval_deleted(
 ) -> None:
     store(dialect, label, *(f"text {n}" for n in range(10, 20)))
     eval_id = logs(dialect)
-    done = run(
-        dialect, eval_id, type="completions", source=of_stored(label), input_messages=FROM_ITEM, model="other"
-    )
+    done = run(dialect, eval_id, type="completions", source=of_stored(label), input_messages=FROM_ITEM, model="other")
     assert counts(done) == (0, 10, 0)
     page = dialect.evals.runs.output_items.list(done.id, eval_id=eval_id, status="fail", limit=3)
     assert (len(page.data), page.has_more) == (3, True)
@@ -399,10 +398,8 @@ def test_stored_completions_are_chosen_by_every_filter(client: OpenAI, label: di
     assert drawn(model="gpt-4o") == ["a", "b", "c"]
     assert sorted(drawn(limit=2)) == ["c", "d"]
     assert len(drawn(created_after=at - 1)) == 4
-    nothing = client.evals.runs.create(
-        eval_id,
-        data_source={"type": "completions", "source": of_stored(label, created_before=at - 60)},  # type: ignore[arg-type]
-    )
+    source: Any = {"type": "completions", "source": of_stored(label, created_before=at - 60)}
+    nothing = client.evals.runs.create(eval_id, data_source=source)
     failed = ended(client, nothing, "failed")
     assert failed.error.code == "no_items"
     assert "No stored completion matches" in failed.error.message
@@ -432,7 +429,11 @@ def test_stored_responses_are_refused_with_what_to_use_instead(client: OpenAI) -
 
 
 def test_an_item_that_does_not_fit_the_schema_is_in_error_and_the_others_are_graded(client: OpenAI) -> None:
-    rows = [{"item": {"question": "a", "right": "a"}}, {"item": {"question": 5, "right": "a"}}, {"item": {}}]
+    rows: list[dict[str, Any]] = [
+        {"item": {"question": "a", "right": "a"}},
+        {"item": {"question": 5, "right": "a"}},
+        {"item": {}},
+    ]
     done = run(
         client, custom(client), type="completions", source=of_content(*rows), input_messages=QUESTION, model="gpt-4o"
     )
@@ -442,6 +443,21 @@ def test_an_item_that_does_not_fit_the_schema_is_in_error_and_the_others_are_gra
     assert "item.question" in wrong.sample.error.message
     assert "'question' is a required property" in empty.sample.error.message
     assert [item.id for item in items(client, done, status="fail")] == []
+
+
+def test_references_in_an_items_schema_begin_at_the_item_and_are_never_fetched(place: Place, client: OpenAI) -> None:
+    words = {"type": "object", "properties": {"right": {"$ref": "#/$defs/word"}}, "$defs": {"word": {"minLength": 2}}}
+    rows = [{"item": {"right": text}, "sample": {"output_text": "aa"}} for text in ("aa", "a")]
+    for schema, told in (
+        (words, (1, 0, 1)),
+        ({"properties": {"right": {"$ref": "#/$defs/none"}}}, (0, 0, 2)),
+        ({"properties": {"right": {"$ref": f"{place.teacher.url}/models"}}}, (0, 0, 2)),
+        ({"$ref": "#"}, (0, 0, 2)),
+    ):
+        config = {"type": "custom", "item_schema": schema}
+        done = run(client, custom(client, config=config), type="jsonl", source=of_content(*rows))
+        assert counts(done) == told
+    assert items(client, done)[0].sample.error.code == "invalid_schema"
 
 
 @pytest.mark.parametrize(
@@ -738,9 +754,7 @@ def test_usage_is_what_the_items_and_the_ledger_say(place: Place, client: OpenAI
     rows = [{"item": {"question": f"some text {n}", "right": "x"}} for n in range(6)]
     eval_id = custom(client, LABEL, SCORE)
     before = ledger(place)
-    done = run(
-        client, eval_id, type="completions", source=of_content(*rows), input_messages=QUESTION, model="gpt-4o"
-    )
+    done = run(client, eval_id, type="completions", source=of_content(*rows), input_messages=QUESTION, model="gpt-4o")
     after = ledger(place)
     told = {each.model_name: each for each in done.per_model_usage}
     assert set(told) == {"gpt-4o", "judge"}
@@ -761,7 +775,7 @@ def ledger(place: Place) -> dict[str, dict[str, int]]:
     """What the ledger counts of answers, by model."""
     rows = place.get("/stillroom/usage?group_by=kind,model")["data"]
     names = ("events", "prompt_tokens", "completion_tokens", "cost_microusd")
-    return {row["model"]: {name: row[name] for name in names} for row in rows if row["kind"] == "answer"}
+    return {row["model"]: {name: row[name] for name in names} for row in rows if row["kind"] == "evaluation"}
 
 
 def test_runs_are_listed_filtered_and_deleted(client: OpenAI) -> None:
@@ -847,6 +861,19 @@ def _hanging(place: Place, client: OpenAI) -> tuple[str, Any]:
     return eval_id, started
 
 
+def test_a_spent_budget_begins_no_run(client: OpenAI) -> None:
+    eval_id, row = custom(client), {"item": {"question": "a", "right": "a"}, "sample": {"output_text": "a"}}
+    client.put("/stillroom/budget", body={"usd": 0}, cast_to=object)
+    try:
+        with pytest.raises(RateLimitError) as refused:
+            run(client, eval_id, type="jsonl", source=of_content(row))
+    finally:
+        client.delete("/stillroom/budget", cast_to=object)
+    assert refused.value.response.headers["x-should-retry"] == "false"
+    assert list(client.evals.runs.list(eval_id)) == []
+    assert counts(run(client, eval_id, type="jsonl", source=of_content(row))) == (1, 0, 0)
+
+
 # --- a student and what it was trained on ----------------------------------------------------------------
 
 
@@ -861,50 +888,68 @@ class Student:
     unseen: dict[str, str]
 
 
+def distilled(client: OpenAI, base: str, label: dict[str, str]) -> tuple[str, str, str]:
+    """What is stored under the label, trained on: the model's name, its job and its training file."""
+    selected: Any = client.post("/stillroom/selections", body={"filter": {"metadata": label}}, cast_to=object)
+    file = selected["training_file"]["id"]
+    made = client.fine_tuning.jobs.create(model=base, training_file=file, hyperparameters={"n_epochs": 1})
+    done = await_end(client, made.id)
+    assert done.fine_tuned_model, done.error
+    return done.fine_tuned_model, done.id, file
+
+
 @pytest.fixture(scope="module")
 def student(place: Place) -> Iterator[Student]:
     with OpenAI(base_url=f"{place.server.url}/v1", api_key=place.server.key, max_retries=0) as client:
         seen, unseen = {"story": "seen"}, {"story": "unseen"}
         store(client, seen, *(f"word {n}" for n in range(12)))
         store(client, unseen, *(f"unheard {n}" for n in range(3)))
-        selected: Any = client.post("/stillroom/selections", body={"filter": {"metadata": seen}}, cast_to=object)
-        made = client.fine_tuning.jobs.create(
-            model="scratch-small", training_file=selected["training_file"]["id"], hyperparameters={"n_epochs": 1}
-        )
-        done = await_end(client, made.id)
-        assert done.fine_tuned_model, done.error
-        yield Student(
-            model=done.fine_tuned_model, job=done.id, file=selected["training_file"]["id"], seen=seen, unseen=unseen
-        )
+        model, job, file = distilled(client, "scratch-small", seen)
+        yield Student(model=model, job=job, file=file, seen=seen, unseen=unseen)
+
+
+@pytest.fixture(scope="module")
+def later(place: Place, student: Student) -> Iterator[Student]:
+    """A fine-tune of the student, which saw one of those questions that the student did not."""
+    with OpenAI(base_url=f"{place.server.url}/v1", api_key=place.server.key, max_retries=0) as client:
+        more = {"story": "more"}
+        store(client, more, *(f"further {n}" for n in range(10)), "unheard 1")
+        model, job, file = distilled(client, student.model, more)
+        yield Student(model=model, job=job, file=file, seen=more, unseen=student.unseen)
 
 
 @pytest.mark.slow
 def test_the_teacher_and_two_students_are_compared_on_the_same_items(
-    place: Place, client: OpenAI, student: Student
+    client: OpenAI, student: Student, later: Student
 ) -> None:
     eval_id = logs(client, AS_STORED, {**ALIKE, "reference": "{{ item.output_text }}", "pass_threshold": 0.0})
-    source = of_stored(student.unseen)
     done = {
         model: run(
             client,
             eval_id,
             type="completions",
-            source=source,
+            source=of_stored(student.unseen),
             input_messages=FROM_ITEM,
             model=model,
             sampling_params={"max_completion_tokens": 4, "temperature": 0},
         )
-        for model in ("gpt-4o", "other", student.model)
+        for model in ("gpt-4o", student.model, later.model)
     }
     assert counts(done["gpt-4o"]) == (3, 0, 0)
-    assert counts(done["other"]) == (2, 1, 0)
-    told = done[student.model]
-    assert counts(told)[2] == 0
-    assert told.model_extra["lineage"] == {"total": 3, "trained_on": 0, "left_out": 0, "unusable": 0}
-    inputs = {model: [item.datasource_item["input"] for item in items(client, each)] for model, each in done.items()}
-    assert inputs["gpt-4o"] == inputs["other"] == inputs[student.model]
-    used = {each.model_name: each for each in told.per_model_usage}
-    assert used[student.model].invocation_count == 3
+    trained_on = {model: each.model_extra["lineage"]["trained_on"] for model, each in done.items()}
+    assert trained_on == {"gpt-4o": 0, student.model: 0, later.model: 1}
+    inputs = []
+    for model, each in done.items():
+        passed, failed, errored = counts(each)
+        assert (passed + failed, errored) == (3, 0)
+        same, alike = each.per_testing_criteria_results
+        assert (same.passed, alike.passed) == (passed, 3)
+        (used,) = each.per_model_usage
+        assert (used.model_name, used.invocation_count) == (model, 3)
+        assert 0 < used.completion_tokens <= 12
+        inputs.append([item.datasource_item["input"] for item in items(client, each)])
+    assert inputs[0] == inputs[1] == inputs[2]
+    assert [each.id for each in client.evals.runs.list(eval_id)] == [each.id for each in done.values()]
 
 
 @pytest.mark.slow
@@ -929,7 +974,7 @@ def test_a_run_tells_how_much_of_it_the_student_was_trained_on(client: OpenAI, s
 
 @pytest.mark.slow
 def test_exactly_what_was_trained_on_is_held_out_also_through_a_deployment_and_a_later_job(
-    place: Place, client: OpenAI, student: Student
+    place: Place, client: OpenAI, student: Student, later: Student
 ) -> None:
     # The same question stored again was trained on all the same.
     store(client, student.unseen, "word 3")
@@ -938,8 +983,6 @@ def test_exactly_what_was_trained_on_is_held_out_also_through_a_deployment_and_a
     def held_out(job: str, model: str | None = None) -> tuple[list[str], dict[str, Any]]:
         more = {"input_messages": FROM_ITEM, "model": model, "sampling_params": {"max_completion_tokens": 1}}
         source = {"type": "stored_completions", "held_out_from": job}
-        config: Any = {"type": "logs", "metadata": {}}
-        del config
         both = []
         for label in (student.seen, student.unseen):
             started: Any = client.evals.runs.create(
@@ -962,6 +1005,7 @@ def test_exactly_what_was_trained_on_is_held_out_also_through_a_deployment_and_a
     unheard = ["unheard 0", "unheard 1", "unheard 2"]
     assert held_out(student.job) == (unheard, {"total": 3, "trained_on": 0, "left_out": 1, "unusable": 0})
 
+    # Through a deployment's name, and when the training file is gone.
     deployed = {"properties": {"model": {"name": student.model}}}
     arm = "/subscriptions/s/resourceGroups/g/providers/Microsoft.CognitiveServices/accounts/a/deployments"
     client.put(f"{place.server.url}{arm}/in-use?api-version=2025-09-01", body=deployed, cast_to=object)
@@ -980,15 +1024,7 @@ def test_exactly_what_was_trained_on_is_held_out_also_through_a_deployment_and_a
     client.files.delete(student.file)
     assert held_out(student.job)[0] == unheard
 
-    more = {"story": "more"}
-    store(client, more, *(f"further {n}" for n in range(10)), "unheard 1")
-    selected: Any = client.post("/stillroom/selections", body={"filter": {"metadata": more}}, cast_to=object)
-    made = client.fine_tuning.jobs.create(
-        model=student.model, training_file=selected["training_file"]["id"], hyperparameters={"n_epochs": 1}
-    )
-    later = await_end(client, made.id)
-    assert later.fine_tuned_model, later.error
-    assert held_out(later.id)[0] == ["unheard 0", "unheard 2"]
+    assert held_out(later.job)[0] == ["unheard 0", "unheard 2"]
 
 
 def _over(client: OpenAI, started: Any) -> Any:

@@ -60,3 +60,28 @@ def test_the_admin_key_is_made_once_and_only_its_owner_can_read_it(platform: Pla
     assert path.read_text().strip() == secret
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert ensure_admin_key(platform) is None
+
+
+def test_a_lent_key_acts_as_its_owners_and_is_in_no_list(platform: Platform) -> None:
+    owner, _ = platform.keys.create(1, "app")
+    listed = platform.keys.of_project(1)
+    lent = platform.keys.lend(1, owner.id, "evalrun_1")
+    principal = platform.keys.check(lent)
+    assert (principal.project, principal.key_id) == (1, owner.id)
+    assert platform.keys.of_project(1) == listed
+    platform.keys.take_back("evalrun_1")
+    with pytest.raises(AuthenticationFailed):
+        platform.keys.check(lent)
+
+
+def test_a_key_lent_again_ends_the_one_before_which_cannot_end_it_in_turn(platform: Platform) -> None:
+    owner, secret = platform.keys.create(1, "app")
+    first, second = (platform.keys.lend(1, owner.id, "evalrun_1") for _ in range(2))
+    with pytest.raises(AuthenticationFailed):
+        platform.keys.check(first)
+    platform.keys.take_back("evalrun_1", first)
+    assert platform.keys.check(second).key_id == owner.id
+    platform.keys.take_back("evalrun_1", second)
+    with pytest.raises(AuthenticationFailed):
+        platform.keys.check(second)
+    assert platform.keys.check(secret).key_id == owner.id

@@ -8,6 +8,8 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
+from referencing import Registry
+from referencing.exceptions import Unresolvable
 
 from stillroom.evals.caller import Caller, CallFailed, refuses_format
 from stillroom.evals.sampling import tokens
@@ -29,7 +31,7 @@ class Grading:
             order.read(criterion, param=f"testing_criteria[{position}]", in_eval=spec["in_eval"])
             for position, criterion in enumerate(spec["criteria"])
         ]
-        self._schema = Draft202012Validator(spec["schema"]) if spec["schema"] is not None else None
+        self._schema = _validator(spec["schema"]["properties"]["item"]) if spec["schema"] is not None else None
         self._caller = caller
         self._python = _Python(spec)
 
@@ -43,10 +45,13 @@ class Grading:
         """What is wrong with an item that its eval's schema does not allow."""
         if self._schema is None:
             return None
-        error = best_match(self._schema.iter_errors({"item": row["item"], "sample": row.get("sample") or {}}))
+        try:
+            error = best_match(self._schema.iter_errors(row["item"]))
+        except (Unresolvable, RecursionError) as failure:
+            return {"code": "invalid_schema", "message": f"The eval's schema cannot be followed: {failure}"}
         if error is None:
             return None
-        where = error.json_path.removeprefix("$.")
+        where = f"item{error.json_path.removeprefix('$')}"
         return {"code": "invalid_item", "message": f"The item does not fit the eval's schema: {where}: {error.message}"}
 
     async def grade(
@@ -119,6 +124,11 @@ def add_usage(total: Usage, more: Usage) -> None:
         known = total.setdefault(model, dict.fromkeys(used, 0))
         for name, value in used.items():
             known[name] += value
+
+
+def _validator(schema: Mapping[str, Any]) -> Draft202012Validator:
+    """Of the item alone, because references in its schema begin there; what they name elsewhere is not fetched."""
+    return Draft202012Validator(schema, registry=Registry())
 
 
 def _result(grade_: Grade) -> dict[str, Any]:

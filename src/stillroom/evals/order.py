@@ -248,10 +248,13 @@ def _kept_config(config: CustomConfig | LogsConfig | StoredConfig) -> dict[str, 
     anything = {"type": "object"}
     if isinstance(config, CustomConfig):
         try:
-            Draft202012Validator.check_schema(config.item_schema)
+            Draft202012Validator.check_schema(
+                config.item_schema,
+                format_checker=Draft202012Validator.FORMAT_CHECKER,  # its patterns, too
+            )
         except SchemaError as error:
             raise InvalidRequest(
-                f"Invalid 'item_schema': {error.message}.", param="data_source_config.item_schema"
+                f"Invalid 'data_source_config.item_schema': {error.message}.", param="data_source_config.item_schema"
             ) from error
         properties = {"item": config.item_schema, **({"sample": anything} if config.include_sample_schema else {})}
         return {"type": "custom", "schema": _schema(properties)}

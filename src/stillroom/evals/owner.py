@@ -145,7 +145,7 @@ class Evals:
             "project": project,
             "key_id": key_id,
             "created_at": int(time.time()),
-            "name": order.name or f"{order.model or 'stored answers'}",
+            "name": order.name or order.model or "given answers",
             "model": order.model,
             "metadata": as_json(order.metadata) if order.metadata is not None else None,
             "data_source": as_json(order.asked),

@@ -10,8 +10,8 @@ from __future__ import annotations
 import heapq
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stillroom import billing
@@ -26,6 +26,10 @@ WORST = 12  # disagreements shown of a run
 SLICES = 40  # metadata values shown of a run
 SMALLEST_SLICE = 5  # items; fewer say nothing
 CALLS = 1000
+
+EarningOf = Callable[[list[str], str | None], "Earning | None"]
+"""When a student, by its name, earns its training by answering instead of these teachers; None for no student."""
+
 PAIRWISE = (TEACHER_FIRST, STUDENT_FIRST)
 
 
@@ -98,6 +102,18 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Earning:
+    """When the training is earned at the teacher's traffic of late: in `days`, on the UTC `date`; both None, with
+    the `reason`, when it never is."""
+
+    training_microusd: int
+    saved_microusd_per_day: int
+    days: float | None
+    date: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Side:
     """One run's model. `agreement` is exact: the same text but for space around it, the same tool calls."""
 
@@ -114,6 +130,7 @@ class Side:
     speed: Speed
     expense: Expense
     training: Training | None
+    earning: Earning | None
     slices: list[Slice]
     worst: list[Disagreement]
 
@@ -154,7 +171,9 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
 
-def make(evals: Evals, definition: Eval, runs: Iterable[Run], prices: Mapping[str, Price]) -> Report:
+def make(
+    evals: Evals, definition: Eval, runs: Iterable[Run], prices: Mapping[str, Price], earning: EarningOf
+) -> Report:
     """The report over an eval's runs, in their order. `prices` are by the names that are called."""
     teacher = _TeacherSide(prices)
     sides = []
@@ -166,12 +185,15 @@ def make(evals: Evals, definition: Eval, runs: Iterable[Run], prices: Mapping[st
             teacher.add(item)
         sides.append(side.result())
         agreed[run.id] = side.agreed
+    stored = teacher.result()
+    if stored is not None:
+        sides = [replace(side, earning=earning(list(stored.models), side.model)) for side in sides]
     return Report(
         eval_id=definition.id,
         name=definition.name,
         created_at=int(time.time()),
         criteria=[criterion["name"] for criterion in definition.testing_criteria],
-        teacher=teacher.result(),
+        teacher=stored,
         sides=sides,
         pairs=_pairs(agreed),
         notes=[note for side in sides for note in _notes(side)],
@@ -267,6 +289,7 @@ class _RunSide:
             speed=_speed(self._latencies),
             expense=self._spent.result(),
             training=Training(trained_on=lineage["trained_on"], left_out=lineage["left_out"]) if lineage else None,
+            earning=None,
             slices=self._shown_slices(),
             worst=[one for _, _, one in sorted(self._worst, key=lambda kept: (-kept[0], -kept[1]))],
         )

@@ -67,7 +67,7 @@ class EvalRun:
         finally:
             if self._child is not None:
                 await self._child.close()
-            await asyncio.to_thread(self._platform.keys.take_back, self._run.id)
+            await asyncio.to_thread(self._platform.keys.take_back, self._run.id, key)
 
     def stop(self, to: State) -> None:
         """Ends the process; what it has reported is recorded, and the rest is left for later."""
