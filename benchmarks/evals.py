@@ -26,7 +26,7 @@ from tests.faults.wire import children, resident_bytes, send
 from tests.support import Server
 
 TICK = os.sysconf("SC_CLK_TCK")
-RUNNER = b"stillroom.evals.run"
+RUNNER = b"stillroom.evals.running.run"
 MEGABYTE = 1024 * 1024
 TEACHER = """
 import sys

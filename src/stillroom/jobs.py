@@ -204,6 +204,11 @@ def count_crash(connection: Connection, held: Claim) -> None:
     release(connection, held, State.QUEUED)
 
 
+def crashes_of(connection: Connection, held: Claim) -> int:
+    """How often the job's process has died since it last got further, which may be after it was claimed."""
+    return int(connection.execute(select(jobs.c.crashes).where(jobs.c.number == held.number)).scalar_one())
+
+
 def forget_crashes(connection: Connection, held: Claim) -> None:
     """The job has got further than it ever was."""
     connection.execute(update(jobs).where(jobs.c.number == held.number).values(crashes=0))

@@ -155,7 +155,7 @@ def runners(server: Server) -> list[int]:
     found = []
     for pid in children(server.pid):
         try:
-            if b"stillroom.evals.run" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if b"stillroom.evals.running.run" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 found.append(pid)
         except (FileNotFoundError, ProcessLookupError):
             continue

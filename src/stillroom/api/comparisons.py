@@ -14,7 +14,8 @@ from stillroom.api.wire import Call, Reply
 from stillroom.billing import rounded_microusd
 from stillroom.config import SCRATCH
 from stillroom.errors import Conflict, InvalidRequest, ModelNotFound
-from stillroom.evals import comparison, order, page, report
+from stillroom.evals import order
+from stillroom.evals.reporting import comparison, page, report
 from stillroom.evals.table import Run
 from stillroom.fine_tuning import Job
 from stillroom.jobs import State

@@ -26,9 +26,10 @@ async def run(call: Call) -> Reply:
     if not isinstance(item, dict):
         raise InvalidRequest("'item' must be an object.", param="item")
     await asyncio.to_thread(_check, call, grader)
-    began = time.monotonic()
-    found = await grade_once(call.platform, call.principal, grader, answer, item)
-    return Reply(body=_graded(grader, found, time.monotonic() - began))
+    async with call.platform.evals.trying:
+        began = time.monotonic()
+        found = await grade_once(call.platform, call.principal, grader, answer, item)
+        return Reply(body=_graded(grader, found, time.monotonic() - began))
 
 
 def validate(call: Call) -> Reply:

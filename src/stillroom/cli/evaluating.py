@@ -13,8 +13,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from stillroom.cli.client import Client, connect, segment
 from stillroom.cli.options import Data, Json, Metadata, metadata, since
 from stillroom.cli.output import as_json, err, fail, note, say, table, when
-from stillroom.evals import page
-from stillroom.evals.report import Report
+from stillroom.evals.reporting import page
+from stillroom.evals.reporting.report import Report
 
 app = typer.Typer(help="Evals of the running server: how good a student is beside its teacher.", no_args_is_help=True)
 

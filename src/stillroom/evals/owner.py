@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Iterable, Iterator
@@ -42,6 +43,7 @@ from stillroom.store.database import Database
 from stillroom.store.writer import Writer
 
 RUNNING = (State.QUEUED, State.RUNNING)
+TRIED_AT_ONCE = 4  # graders tried out alone; others wait
 CHUNK = 200  # output items read at a time when all are walked
 
 
@@ -70,6 +72,8 @@ class Evals:
         self._writer = writer
         self._files = files
         self._budgets = budgets
+        self.trying = asyncio.Semaphore(TRIED_AT_ONCE)
+        """Graders tried out alone: each takes a process."""
 
     # --- definitions ------------------------------------------------------------------------------
 

@@ -19,14 +19,14 @@ from stillroom.config import Settings
 from stillroom.errors import StillroomError
 from stillroom.evals import record
 from stillroom.evals.order import RunOrder, parse_data_source
-from stillroom.evals.run import KEY
+from stillroom.evals.running.run import KEY
 from stillroom.evals.table import Eval, Run, get_eval, get_run, project_of
 from stillroom.jobs import Claim, State
 from stillroom.worker.child import Child
 
 log = logging.getLogger(__name__)
 
-RUNNER = "stillroom.evals.run"
+RUNNER = "stillroom.evals.running.run"
 FLUSH_SECONDS = 0.25  # between two transactions of found items
 FLUSH_ITEMS = 200
 CRASHES = 3  # how often the process may die before it has recorded anything more

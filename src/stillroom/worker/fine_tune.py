@@ -205,7 +205,7 @@ class FineTune:
             return  # what the process still does on its way out changes nothing
         assert self._child is not None
         log.error("the trainer of %s ended with status %s:\n%s", self._job.id, status, self._child.last_words())
-        if status < 0 and self._claim.crashes + 1 < self._platform.settings.training.attempts:
+        if status < 0 and await asyncio.to_thread(self._crashes) + 1 < self._platform.settings.training.attempts:
             await self._write(lambda c: fine_tuning.record_crash(c, self._claim))
             return
         if status == KILLED:
@@ -215,6 +215,10 @@ class FineTune:
                 code="out_of_memory",
             )
         raise TrainingFailed(f"The training process ended unexpectedly (status {status}); the server's log says why.")
+
+    def _crashes(self) -> int:
+        with self._platform.database.read() as connection:
+            return jobs.crashes_of(connection, self._claim)
 
     async def _write(self, work: Callable[[Connection], Any]) -> Any:
         return await self._platform.writer.write_soon(work)

@@ -14,7 +14,7 @@ from stillroom import config, ids
 from stillroom.assembly import Platform
 from stillroom.auth import Principal
 from stillroom.errors import StillroomError
-from stillroom.evals.run import KEY
+from stillroom.evals.running.run import KEY
 from stillroom.graders.subject import sample_of
 from stillroom.worker.child import Child
 from stillroom.worker.eval_run import RUNNER, RunFailed, run_spec

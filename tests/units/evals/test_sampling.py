@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stillroom.evals.sampling import agree, brought, given, tokens
+from stillroom.evals.running.sampling import agree, brought, given, tokens
 
 
 def calling(*arguments: str, name: str = "f") -> dict[str, Any]:

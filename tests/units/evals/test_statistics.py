@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillroom.evals.statistics import percentile, share, sign_test
+from stillroom.evals.reporting.statistics import percentile, share, sign_test
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The process of one run: `python -m stillroom.evals.run FOLDER` puts every item to the model and grades it.
+"""The process of one run: `python -m stillroom.evals.running.run FOLDER` puts every item to the model and grades it.
 
 Reads `spec.json` (what to do), `items.jsonl` and `done.json` (the items recorded before an
 interruption) from the folder and writes nothing there. What it finds it reports as JSON lines on
@@ -20,9 +20,9 @@ from typing import Any
 import msgspec
 
 from stillroom.errors import StillroomError
-from stillroom.evals.caller import Caller
-from stillroom.evals.grading import Grading, add_usage
-from stillroom.evals.sampling import Sampling, brought, given
+from stillroom.evals.running.caller import Caller
+from stillroom.evals.running.grading import Grading, add_usage
+from stillroom.evals.running.sampling import Sampling, brought, given
 
 KEY = "STILLROOM_RUN_KEY"
 

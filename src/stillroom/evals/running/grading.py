@@ -11,8 +11,8 @@ from jsonschema.exceptions import best_match
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from stillroom.evals.caller import Caller, CallFailed, refuses_format
-from stillroom.evals.sampling import tokens
+from stillroom.evals.running.caller import Caller, CallFailed, refuses_format
+from stillroom.evals.running.sampling import tokens
 from stillroom.graders import judge, order
 from stillroom.graders.grade import Grade, grade
 from stillroom.graders.sandbox import PythonGrader, SandboxLimits

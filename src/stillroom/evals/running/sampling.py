@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from stillroom.errors import InvalidRequest, StillroomError, VariableMissing
-from stillroom.evals.caller import Answered, Caller, CallFailed, refuses_format
 from stillroom.evals.prompt import REPEATED, Prompt, referred, templated
+from stillroom.evals.running.caller import Answered, Caller, CallFailed, refuses_format
 from stillroom.graders.subject import Subject, sample_of, sample_of_completion, text_of
 
 SEED = 42  # so that a run repeated with the same model can be compared

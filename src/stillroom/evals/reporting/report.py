@@ -16,9 +16,9 @@ from typing import Any
 
 from stillroom import billing
 from stillroom.config import Price
-from stillroom.evals.comparison import STUDENT_FIRST, TEACHER_FIRST, Preference, preference
 from stillroom.evals.owner import Evals
-from stillroom.evals.statistics import Share, percentile, share, sign_test
+from stillroom.evals.reporting.comparison import STUDENT_FIRST, TEACHER_FIRST, Preference, preference
+from stillroom.evals.reporting.statistics import Share, percentile, share, sign_test
 from stillroom.evals.table import Eval, OutputItem, Run
 from stillroom.graders.subject import text_of
 

@@ -11,8 +11,8 @@ from html import escape
 
 import msgspec
 
-from stillroom.evals.report import Disagreement, Report, Side, Teacher
-from stillroom.evals.statistics import Share
+from stillroom.evals.reporting.report import Disagreement, Report, Side, Teacher
+from stillroom.evals.reporting.statistics import Share
 
 SHOWN_LETTERS = 4000  # of one text in a disagreement
 MICRO = 1_000_000

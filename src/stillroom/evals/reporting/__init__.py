@@ -1,0 +1,1 @@
+"""Teacher beside student: what runs found, compared and written as a page."""
