@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stillroom.api.wire import Call, Reply
+from stillroom.api.wire import Call, Reply, listing
 from stillroom.errors import InvalidRequest
 from stillroom.evals import order
 from stillroom.evals.owner import Page
@@ -37,7 +37,7 @@ def list_evals(call: Call) -> Reply:
             f"Invalid 'order_by': {ordered_by!r}. Expected 'created_at' or 'updated_at'.", param="order_by"
         )
     found, more = call.platform.evals.page(call.project, _page(call), by_update=ordered_by == "updated_at")
-    return Reply(body=_list([_eval(one) for one in found], more))
+    return Reply(body=listing([_eval(one) for one in found], more))
 
 
 def retrieve(call: Call) -> Reply:
@@ -69,7 +69,7 @@ def list_runs(call: Call) -> Reply:
     """List an eval's runs, oldest first unless told otherwise."""
     definition = call.platform.evals.get(call.project, call.parameters["id"])
     found, more = call.platform.evals.runs(call.project, definition.id, _page(call), state=_state(call))
-    return Reply(body=_list([_run(call, run, definition) for run in found], more))
+    return Reply(body=listing([_run(call, run, definition) for run in found], more))
 
 
 def retrieve_run(call: Call) -> Reply:
@@ -99,7 +99,7 @@ def list_output_items(call: Call) -> Reply:
         raise InvalidRequest(f"Invalid 'status': {asked!r}. Expected one of {', '.join(OUTCOMES)}.", param="status")
     outcome = OUTCOMES[asked] if asked is not None else None
     found, more = call.platform.evals.output_items(call.project, definition.id, run.id, _page(call), outcome=outcome)
-    return Reply(body=_list([_output_item(run, item) for item in found], more))
+    return Reply(body=listing([_output_item(run, item) for item in found], more))
 
 
 def retrieve_output_item(call: Call) -> Reply:
@@ -196,13 +196,3 @@ def _result(result: dict[str, Any]) -> dict[str, Any]:
     if result["problem"] is not None:
         shown["error"] = {"code": result["problem"]["kind"], "message": result["problem"]["details"]}
     return shown
-
-
-def _list(data: list[dict[str, Any]], more: bool) -> dict[str, Any]:
-    return {
-        "object": "list",
-        "data": data,
-        "first_id": data[0]["id"] if data else None,
-        "last_id": data[-1]["id"] if data else None,
-        "has_more": more,
-    }

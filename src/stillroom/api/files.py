@@ -9,7 +9,7 @@ from typing import Any
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from stillroom.api.wire import PIECE, Call, Dialect, Reply, stream_body, whole_number
+from stillroom.api.wire import PIECE, Call, Dialect, Reply, listing, stream_body, whole_number
 from stillroom.datasets.files import EXPIRY_SECONDS, File
 from stillroom.errors import InvalidRequest, TooLarge
 
@@ -54,8 +54,7 @@ def list_files(call: Call) -> Reply:
         limit=call.limit(PAGE, LARGEST_PAGE),
     )
     data = [shown(file) for file in found]
-    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
-    return Reply(body={"object": "list", "data": data, "has_more": more, **ends})
+    return Reply(body=listing(data, more))
 
 
 def retrieve(call: Call) -> Reply:

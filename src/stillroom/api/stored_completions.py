@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stillroom import chat, ids
-from stillroom.api.wire import Call, Reply
+from stillroom.api.wire import Call, Reply, listing
 from stillroom.completions import table
 from stillroom.errors import InvalidRequest, NotFound
 
@@ -30,7 +30,7 @@ def list_completions(call: Call) -> Reply:
     with call.platform.database.read() as connection:
         found = table.page(connection, call.project, chosen, after=after, descending=descending, limit=limit + 1)
     page = [shown(stored) for stored in found[:limit]]
-    return Reply(body=_list(page, len(found) > limit))
+    return Reply(body=listing(page, len(found) > limit))
 
 
 def retrieve(call: Call) -> Reply:
@@ -80,7 +80,7 @@ def list_messages(call: Call) -> Reply:
         if position is None:
             raise InvalidRequest(f"Invalid 'after': no message {after!r} in this completion.", param="after")
         messages = messages[position + 1 :]
-    return Reply(body=_list(messages[:limit], len(messages) > limit))
+    return Reply(body=listing(messages[:limit], len(messages) > limit))
 
 
 def shown(stored: table.StoredCompletion) -> dict[str, Any]:
@@ -114,16 +114,6 @@ def _text_of(part: Any) -> str:
     """A content part's text; empty for an image, and for whatever shape a caller has sent instead."""
     text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
     return text if isinstance(text, str) else ""
-
-
-def _list(data: list[dict[str, Any]], more: bool) -> dict[str, Any]:
-    return {
-        "object": "list",
-        "data": data,
-        "first_id": data[0]["id"] if data else None,
-        "last_id": data[-1]["id"] if data else None,
-        "has_more": more,
-    }
 
 
 def _cursor(call: Call) -> int | None:

@@ -115,6 +115,17 @@ class Reply:
     file: Path | None = None
 
 
+def listing(data: list[dict[str, Any]], more: bool) -> dict[str, Any]:
+    """A page of a list, with the ids that it begins and ends with."""
+    return {
+        "object": "list",
+        "data": data,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+        "has_more": more,
+    }
+
+
 def parse_query(raw: bytes) -> dict[str, str]:
     """The query's fields; of a repeated one, the last."""
     try:
