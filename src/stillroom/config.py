@@ -139,8 +139,9 @@ class EvalsSettings(Section, frozen=True, kw_only=True):
     """How many runs are worked on at the same time. 0: none here; a `stillroom worker` beside does it."""
     concurrent_calls: Count = 8
     """How many items of a run are sampled and graded at the same time."""
-    patience_seconds: float = 900.0
-    """How long one call of a run is tried again while the model is overloaded or cannot be reached."""
+    patience_seconds: float = 300.0
+    """How long a run tries again while a model is overloaded or cannot be reached, counted from the model's last
+    answer. A run fails when 20 calls in a row were given up."""
     unsafe_python_graders: bool = False
     """Run Python graders without the sandbox, where it cannot be had: whoever may define a grader can then do
     whatever the server's own user can, reading its keys and its data included."""

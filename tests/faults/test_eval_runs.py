@@ -91,7 +91,11 @@ def server(start: Start, teacher: ScriptedTeacher, judge: ScriptedTeacher) -> Se
 
 
 def begin(
-    server: Server, count: int, *, criteria: tuple[dict[str, Any], ...] = (SAME,), model: str | None = "gpt-4o"
+    server: Server,
+    count: int,
+    *,
+    criteria: tuple[dict[str, Any], ...] = (SAME,),
+    model: str | None = "gpt-4o",
 ) -> str:
     """Starts a run of so many questions, which bring their answers along where no model is asked; gives its path."""
     config = {"type": "custom", "item_schema": {"type": "object"}}
@@ -383,6 +387,62 @@ def test_a_model_that_stays_broken_puts_items_in_error_with_its_reason(
     assert item["status"] == "error"
     assert item["sample"]["error"] == {"code": "fire", "message": "the model is on fire"}
     assert len(send(server, "GET", f"{run}/output_items?status=error").json["data"]) == 10
+
+
+def test_a_model_that_answers_nothing_any_more_ends_the_run_with_its_own_words(
+    teacher: ScriptedTeacher, judge: ScriptedTeacher, start: Start
+) -> None:
+    """A run over thousands of items must not hold its place for hours when the model is down."""
+    server = start(teacher, judge, gateway_attempts=1, evals_patience_seconds=0.5)
+    error = {"error": {"message": "the model is on fire", "type": "server_error", "param": None, "code": "fire"}}
+    run = begin(server, 5)
+    assert await_end(server, run)["result_counts"]["passed"] == 5
+    teacher.script_lasting(Status(code=500, body=json.dumps(error)))
+    failed = await_end(server, begin(server, 300), "failed", seconds=60)
+    assert failed["error"]["code"] == "model_unavailable"
+    assert "'gpt-4o'" in failed["error"]["message"]
+    assert "the model is on fire" in failed["error"]["message"]
+    assert 20 <= failed["result_counts"]["errored"] < 40
+
+
+def test_now_and_then_an_answer_keeps_a_run_going(
+    teacher: ScriptedTeacher, judge: ScriptedTeacher, start: Start
+) -> None:
+    server = start(teacher, judge, gateway_attempts=1, evals_patience_seconds=30.0)
+    teacher.script(*[fault for _ in range(12) for fault in (Status(code=503), Status(code=500), None)])
+    done = await_end(server, begin(server, 30))
+    assert done["result_counts"] == {"total": 30, "passed": 30, "failed": 0, "errored": 0}
+
+
+def test_an_item_that_takes_its_schema_for_ever_is_errored_and_the_others_are_graded(server: Server) -> None:
+    schema = {"type": "object", "properties": {"question": {"type": "string", "pattern": "^(a+)+$"}}}
+    config = {"type": "custom", "item_schema": schema}
+    made = post(server, "/v1/evals", {"data_source_config": config, "testing_criteria": [SAME]})
+    texts = ["a", "a" * 40 + "!", "aa"]
+    rows = [{"item": {"question": text}, "sample": {"output_text": text}} for text in texts]
+    source = {"type": "jsonl", "source": {"type": "file_content", "content": rows}}
+    begun = post(server, f"/v1/evals/{made['id']}/runs", {"data_source": source})
+    run = f"/v1/evals/{made['id']}/runs/{begun['id']}"
+    await_end(server, run, seconds=30)
+    errors = [item["sample"]["error"] for item in items(server, run)]
+    assert errors[0] is errors[2] is None
+    assert errors[1]["code"] == "invalid_schema"
+    assert "more than 2 seconds" in errors[1]["message"]
+
+
+def test_a_python_grader_that_never_ends_is_given_up_after_three_items(
+    teacher: ScriptedTeacher, judge: ScriptedTeacher, start: Start
+) -> None:
+    server = start(teacher, judge, evals_python_seconds=0.5)
+    loop = {"type": "python", "name": "loops", "source": "def grade(sample, item):\n    while True: pass\n"}
+    began = time.monotonic()
+    run = begin(server, 40, model=None, criteria=(SAME, loop))
+    done = await_end(server, run, seconds=60)
+    assert done["result_counts"]["errored"] == 40
+    reasons = Counter("took longer" in item["results"][1]["error"]["message"] for item in items(server, run))
+    assert reasons[True] == 3
+    assert reasons[False] == 37
+    assert time.monotonic() - began < 20
 
 
 def test_a_model_that_refuses_one_item_puts_that_one_in_error(server: Server, teacher: ScriptedTeacher) -> None:

@@ -41,8 +41,8 @@ def expert(request: JsonObject) -> str:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with ScriptedTeacher(expert) as teacher:
-        teachers = {"gpt-4o": {"base_url": teacher.url, "price": TEACHER_PRICE}}
+    with ScriptedTeacher(expert) as teacher, ScriptedTeacher(lambda request: "Well, well.") as mumbler:
+        teachers = {"gpt-4o": {"base_url": teacher.url, "price": TEACHER_PRICE}, "mumbler": {"base_url": mumbler.url}}
         data = tmp_path_factory.mktemp("compared") / "data"
         students = json.dumps({"scratch-small": {"price": STUDENT_PRICE}})
         with Server(data, teachers=teachers, students=students) as running:
@@ -86,9 +86,10 @@ def compared(server: Server, job: str) -> dict[str, Any]:
 def test_a_report_asks_only_what_was_held_out_from_training(compared: dict[str, Any], sdk: OpenAI, job: str) -> None:
     (side,) = compared["sides"]
     training = sdk.files.content(sdk.fine_tuning.jobs.retrieve(job).training_file).text.splitlines()
-    assert side["training"] == {"trained_on": 0, "left_out": len(training)}
+    assert side["training"] == {"tuned": True, "trained_on": 0, "left_out": len(training)}
     assert side["items"] == CHATS - len(training)
-    assert compared["notes"] == []
+    (note,) = compared["notes"]
+    assert "judges answers beside its own" in note
 
 
 def test_agreement_is_what_asking_the_student_oneself_gives(compared: dict[str, Any], sdk: OpenAI, job: str) -> None:
@@ -223,9 +224,9 @@ def test_a_comparison_that_cannot_be_made_says_what_is_missing_and_leaves_no_eva
     assert refused.returncode == 1
     assert "`nobody` does not exist" in refused.stderr
     refused = server.cli("evals", "run", check=False)
-    assert "'job', 'models', or both" in refused.stderr
-    refused = server.cli("evals", "run", "--model", "gpt-4o", "--holdout", check=False)
     assert "--job" in refused.stderr
+    refused = server.cli("evals", "run", "--model", "gpt-4o", "--metadata", "task=none", check=False)
+    assert "No stored completion matches" in refused.stderr
     assert len(list(sdk.evals.list())) == before
 
 
@@ -262,8 +263,9 @@ def test_the_report_says_when_the_training_is_earned_at_the_traffic_seen(
         teacher[f"{kind}_tokens"] * (TEACHER_PRICE[way] - STUDENT_PRICE[way])
         for kind, way in (("prompt", "input"), ("completion", "output"))
     )
-    assert earning["saved_microusd_per_day"] == pytest.approx(saved, rel=0.2)
-    assert earning["days"] == pytest.approx(earning["training_microusd"] / earning["saved_microusd_per_day"], rel=0.01)
+    saved_a_day = earning["teacher_microusd_per_day"] - earning["student_microusd_per_day"]
+    assert saved_a_day == pytest.approx(saved, rel=0.2)
+    assert earning["days"] == pytest.approx(earning["training_microusd"] / saved_a_day, rel=0.01)
 
 
 def test_what_runs_ask_is_metered_as_evaluation_and_is_nobodys_traffic(
@@ -272,5 +274,73 @@ def test_what_runs_ask_is_metered_as_evaluation_and_is_nobodys_traffic(
     usage = json.loads(server.cli("usage", "--json").stdout)
     events = {(row["kind"], row["model"]): row["events"] for row in usage}
     assert events["answer", "gpt-4o"] == CHATS
-    assert events["evaluation", "gpt-4o"] >= 3 * compared["sides"][0]["items"]  # three judgements an item
+    differing = compared["sides"][0]["agreement"]["total"] - compared["sides"][0]["agreement"]["count"]
+    assert events["evaluation", "gpt-4o"] >= 3 * differing > 0  # three judgements a pair that differs
     assert events["evaluation", compared["sides"][0]["model"]] >= compared["sides"][0]["items"]
+
+
+def test_a_judge_that_says_nothing_of_use_is_named_with_what_it_said(server: Server, job: str) -> None:
+    made = json.loads(server.cli("evals", "run", "--job", job, "--holdout", "--judge", "mumbler", "--json").stdout)
+    (side,) = made["sides"]
+    assert made["judges"] == ["mumbler"]
+    differing = side["agreement"]["total"] - side["agreement"]["count"]
+    meaning = next(one for one in side["criteria"] if one["name"].startswith("Same meaning"))
+    assert (meaning["errored"], side["unanswered"]) == (differing, 0)
+    (note,) = made["notes"]
+    assert f"could not grade {differing} of {side['items']} items" in note
+    assert "Well, well." in note
+
+
+def test_evals_are_listed_shown_cancelled_and_deleted_from_the_command_line(
+    server: Server, sdk: OpenAI, compared: dict[str, Any]
+) -> None:
+    eval_id = compared["eval_id"]
+    assert eval_id in server.cli("evals", "list").stdout
+    shown = server.cli("evals", "show", eval_id).stdout
+    assert "criterion: Same text (string_check)" in shown
+    assert f"of {compared['sides'][0]['items']}" in shown
+    assert "No run" in server.cli("evals", "cancel", eval_id).stderr
+    made = sdk.evals.create(
+        data_source_config={"type": "custom", "item_schema": {"type": "object"}},
+        testing_criteria=[
+            {"type": "python", "name": "slow", "source": "import time\ndef grade(sample, item):\n    time.sleep(60)\n"}
+        ],
+    )
+    run = sdk.evals.runs.create(
+        made.id,
+        data_source={"type": "jsonl", "source": {"type": "file_content", "content": [{"item": {}, "sample": {}}]}},
+    )
+    assert f"{run.id} is cancelled." in server.cli("evals", "cancel", made.id).stdout
+    assert sdk.evals.runs.retrieve(run.id, eval_id=made.id).status == "canceled"
+    server.cli("evals", "delete", made.id)
+    assert made.id not in server.cli("evals", "list", "--json").stdout
+
+
+@pytest.mark.slow
+def test_two_students_of_two_jobs_are_asked_only_what_neither_was_trained_on(
+    server: Server, sdk: OpenAI, job: str
+) -> None:
+    distilled = server.cli(
+        *("distill", "--student", "scratch-small", "--metadata", "task=colours", "--validation", "0.4", "--seed", "5"),
+        *("--epochs", "2", "--suffix", "second", "--since", "2000-01-01", "--wait", "--json"),
+    )
+    other = str(json.loads(distilled.stdout)["id"])
+    trained: set[str] = set()
+    for one in (job, other):
+        file = sdk.fine_tuning.jobs.retrieve(one).training_file
+        kept = server.data / "blobs" / "files" / file
+        if kept.exists():
+            trained |= {json.loads(line)["messages"][1]["content"] for line in kept.read_text().splitlines()}
+    made = json.loads(
+        server.cli("evals", "run", "--job", job, "--job", other, "--holdout", "--no-base", "--json").stdout
+    )
+    first, second = made["sides"]
+    assert (first["training"]["trained_on"], second["training"]["trained_on"]) == (0, 0)
+    assert first["items"] == second["items"] == CHATS - first["training"]["left_out"]
+    assert first["training"]["left_out"] == second["training"]["left_out"] >= len(trained)
+    assert second["name"].startswith("second:")
+    (pair,) = made["pairs"]
+    assert pair["items"] == first["items"]
+    assert pair["only_this_agrees"] - pair["only_beside_agrees"] == (
+        second["agreement"]["count"] - first["agreement"]["count"]
+    )

@@ -8,14 +8,15 @@ from typing import Annotated, Any
 
 import msgspec
 
-from stillroom import chat
+from stillroom import catalog, chat
 from stillroom.api.extensions import SelectionFilter
 from stillroom.api.wire import Call, Reply
 from stillroom.billing import rounded_microusd
-from stillroom.config import SCRATCH
+from stillroom.completions import table
+from stillroom.config import FINE_TUNED, SCRATCH
 from stillroom.errors import Conflict, InvalidRequest, ModelNotFound
-from stillroom.evals import order
-from stillroom.evals.reporting import comparison, page, report
+from stillroom.evals import comparison, order
+from stillroom.evals.reporting import page, report
 from stillroom.evals.table import Run
 from stillroom.fine_tuning import Job
 from stillroom.jobs import State
@@ -32,13 +33,14 @@ ITEMS = 1000  # asked of each model unless told otherwise
 
 
 class ComparisonRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Give `job` (its model, asked about what it was not trained on), `models`, or both.
+    """Give `jobs` (their models), `models`, or both.
 
-    `filter` says which stored completions; default: those the job's were selected by. `judge` names a
-    model that gives its opinion too; `base` puts the base that the job fine-tuned beside its model.
+    `filter` says which stored completions; default: those the first job's were selected by. `held_out`
+    leaves out what any of the models was trained on. `judge` names a model that gives its opinion too;
+    `base` puts the bases that the jobs fine-tuned beside their models.
     """
 
-    job: str | None = None
+    jobs: list[str] = []
     models: list[str] = []
     filter: SelectionFilter | None = None
     held_out: bool = True
@@ -50,26 +52,28 @@ class ComparisonRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
 
 def compare(call: Call) -> Reply:
-    """Put students beside their teacher on held-out stored completions: makes an eval and starts its runs."""
+    """Put students beside their teacher on stored completions: makes an eval and starts its runs."""
     try:
         asked = msgspec.convert(call.json(), ComparisonRequest)
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"The request body is wrong: {error}.") from error
-    job = _finished(call, asked.job) if asked.job else None
-    models, notes = _models(call, asked, job)
-    chosen = _filter(asked, job)
+    jobs = [_finished(call, job_id) for job_id in asked.jobs]
+    models, notes = _models(asked, jobs)
+    chosen = _filter(asked, jobs)
+    _check_any(call, chosen)
+    held_out = _jobs_behind(call, jobs, models) if asked.held_out else []
     definition = call.platform.evals.create(
         call.project,
         order.parse_eval(
             {
-                "name": asked.name or f"{' and '.join(models)[:200]} beside the teacher",
+                "name": asked.name or f"{' and '.join(map(_short, models))[:200]} beside the teacher",
                 "data_source_config": {"type": "stored_completions", "metadata": chosen.metadata},
                 "testing_criteria": comparison.criteria(asked.judge),
             }
         ),
     )
     try:
-        runs = [_start(call, asked, definition.id, model, chosen, job) for model in models]
+        runs = [_start(call, asked, definition.id, model, chosen, held_out) for model in models]
     except Exception:
         call.platform.evals.delete(call.project, definition.id)  # made for runs that are not to be
         raise
@@ -132,7 +136,8 @@ def _earning(call: Call, teachers: list[str], student: str | None) -> report.Ear
         return None  # it is gone since the run
     return report.Earning(
         training_microusd=rounded_microusd(found.training_picousd),
-        saved_microusd_per_day=rounded_microusd(found.saved_day_picousd),
+        teacher_microusd_per_day=rounded_microusd(found.teacher_day_picousd),
+        student_microusd_per_day=rounded_microusd(found.student_tokens_day_picousd + found.student_hosting_day_picousd),
         days=found.days,
         date=found.date,
         reason=found.reason,
@@ -146,40 +151,63 @@ def _finished(call: Call, job_id: str) -> Job:
     return job
 
 
-def _models(call: Call, asked: ComparisonRequest, job: Job | None) -> tuple[list[str], list[str]]:
+def _models(asked: ComparisonRequest, jobs: list[Job]) -> tuple[list[str], list[str]]:
     """The models to ask, and what is to be said of those that are not."""
-    if job is None:
-        if not asked.models:
-            raise InvalidRequest("Give 'job', 'models', or both: nothing is to be compared.", param="models")
-        return asked.models, []
-    notes = []
-    before: list[str] = []
-    if asked.base and job.model == SCRATCH:
-        notes.append(f"{SCRATCH} starts from random weights, so there is no base to put beside {job.openai_name}.")
-    elif asked.base:
-        before = [job.model]
-    return list(dict.fromkeys([*before, job.openai_name, *asked.models])), notes
+    if not jobs and not asked.models:
+        raise InvalidRequest("Give 'jobs', 'models', or both: nothing is to be compared.", param="models")
+    notes: list[str] = []
+    bases: list[str] = []
+    for job in jobs if asked.base else []:
+        if job.model != SCRATCH:
+            bases.append(job.model)
+        elif not notes:
+            notes.append(f"{SCRATCH} starts from random weights, so there is no base to put beside {job.openai_name}.")
+    return list(dict.fromkeys([*bases, *[job.openai_name for job in jobs], *asked.models])), notes
 
 
-def _filter(asked: ComparisonRequest, job: Job | None) -> SelectionFilter:
+def _jobs_behind(call: Call, jobs: list[Job], models: list[str]) -> list[str]:
+    """The jobs that trained any of the models."""
+    found = [job.id for job in jobs]
+    with call.platform.database.read() as connection:
+        for name in models:
+            deployment = catalog.find_deployment(connection, call.project, name)
+            tuned = catalog.find_model(connection, call.project, deployment.model if deployment else name)
+            found += [tuned.job] if tuned else []
+    return list(dict.fromkeys(found))
+
+
+def _filter(asked: ComparisonRequest, jobs: list[Job]) -> SelectionFilter:
     if asked.filter is not None:
         chat.check_metadata(asked.filter.metadata)
         return asked.filter
-    if job is None:
+    if not jobs:
         return SelectionFilter()
-    if job.selection is None:
+    if jobs[0].selection is None:
         raise InvalidRequest(
-            f"The training file of {job.id} was uploaded, so it is not known which stored completions it stands for. "
+            f"The training file of {jobs[0].id} was uploaded, so it is not known which stored completions it stands for. "
             "Say which to ask about by 'filter'.",
             param="filter",
         )
     # Also what came later: that the student has not seen either.
-    known = job.selection["filter"]
+    known = jobs[0].selection["filter"]
     return SelectionFilter(model=known["model"], metadata=known["metadata"], created_after=known["created_after"])
 
 
+def _check_any(call: Call, chosen: SelectionFilter) -> None:
+    wanted = table.Filter(
+        model=chosen.model,
+        metadata=chosen.metadata,
+        created_after=chosen.created_after,
+        created_before=chosen.created_before,
+    )
+    with call.platform.database.read() as connection:
+        found = table.page(connection, call.project, wanted, after=None, descending=True, limit=1)
+    if not found:
+        raise InvalidRequest("No stored completion matches, so there is nothing to compare on.", param="filter")
+
+
 def _start(
-    call: Call, asked: ComparisonRequest, eval_id: str, model: str, chosen: SelectionFilter, job: Job | None
+    call: Call, asked: ComparisonRequest, eval_id: str, model: str, chosen: SelectionFilter, held_out: list[str]
 ) -> Run:
     source = {
         "type": "stored_completions",
@@ -188,7 +216,7 @@ def _start(
         "created_after": chosen.created_after,
         "created_before": chosen.created_before,
         "limit": asked.limit,
-        "held_out_from": job.id if job is not None and asked.held_out else None,
+        "held_out_from": held_out or None,
     }
     data_source = {
         "type": "completions",
@@ -198,5 +226,13 @@ def _start(
         "sampling_params": {"temperature": asked.temperature},
     }
     definition = call.platform.evals.get(call.project, eval_id)
-    parsed = order.parse_run({"name": model[:200], "data_source": data_source}, definition.data_source_config)
+    parsed = order.parse_run({"name": _short(model), "data_source": data_source}, definition.data_source_config)
     return call.platform.evals.start(call.project, call.principal.key_id, eval_id, parsed)
+
+
+def _short(model: str) -> str:
+    """What a run is called: a fine-tuned model by what tells it from others, `triage:Ab12Cd34`."""
+    if not model.startswith(FINE_TUNED):
+        return model[:200]
+    base, _organization, suffix, *rest = model.removeprefix(FINE_TUNED).split(":")
+    return ":".join([suffix or base, *rest])

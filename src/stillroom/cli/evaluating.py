@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,10 +47,13 @@ def list_evals(
 
 @app.command()
 def run(
-    job: Annotated[
-        str | None, typer.Option("--job", metavar="ftjob-...", help="The finished job whose model is compared.")
+    jobs: Annotated[
+        list[str] | None,
+        typer.Option("--job", metavar="ftjob-...", help="A finished job whose model is compared; may be repeated."),
     ] = None,
-    holdout: Annotated[bool, typer.Option("--holdout", help="Only ask what the job was not trained on.")] = False,
+    holdout: Annotated[
+        bool, typer.Option("--holdout", help="Only ask what none of the models was trained on.")
+    ] = False,
     models: Annotated[
         list[str] | None, typer.Option("--model", metavar="NAME", help="A model to compare too; may be repeated.")
     ] = None,
@@ -70,11 +74,11 @@ def run(
 ) -> None:
     """Ask students what their teacher was asked, and compare the answers."""
     reached = connect(data)
-    if holdout and job is None:
-        raise typer.BadParameter("needs --job, whose training file says what is held out.", param_hint="--holdout")
+    if not jobs and not models:
+        raise typer.BadParameter("give the job whose model is to be compared, or --model.", param_hint="--job")
     conditions = {"metadata": metadata(metadata_), "model": teacher, "created_after": since(since_)}
     asked = {
-        "job": job,
+        "jobs": jobs or [],
         "models": models or [],
         "filter": conditions if any(conditions.values()) else None,
         "held_out": holdout,
@@ -94,10 +98,8 @@ def run(
         return
     ended = [_follow(reached, made["eval_id"], run_id) for run_id in made["runs"]]
     _show(reached, made["eval_id"], json=json)
-    failed = [one for one in ended if one["status"] != "completed"]
-    for one in failed:
-        fail(f"{one['name']}: {one['error']['message'] if one['error'] else 'the run was ' + one['status']}")
-    if failed:
+    came_through = [_came_through(one) for one in ended]  # each says why not
+    if not all(came_through):
         raise typer.Exit(1)
     note(
         f"The whole report, with slices and disagreements: stillroom evals report {made['eval_id']} --output report.html"
@@ -150,6 +152,25 @@ def report(
     say(str(output))
 
 
+@app.command()
+def cancel(
+    eval_id: EvalId,
+    runs: Annotated[
+        list[str] | None, typer.Option("--run", metavar="RUN_ID", help="Only this run; may be repeated.")
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Cancel an eval's runs that are queued or under way; what they found stays."""
+    reached = connect(data)
+    path = f"{EVALS}/{segment(eval_id)}/runs"
+    under_way = [one["id"] for one in reached.pages(path, {}) if one["status"] not in ENDED]
+    for run_id in runs or under_way:
+        reached.post(f"{path}/{segment(run_id)}/cancel")
+        say(f"{run_id} is cancelled.")
+    if not runs and not under_way:
+        note("No run of this eval is under way.")
+
+
 @app.command("delete")
 def delete_eval(eval_id: EvalId, data: Data = None) -> None:
     """Delete an eval, its runs and what they found."""
@@ -172,6 +193,17 @@ def _show(reached: Client, eval_id: str, *, json: bool, runs: list[str] | None =
         say(line)
 
 
+def _came_through(run: dict[str, Any]) -> bool:
+    """Whether a run has something to say; if not, why."""
+    if run["status"] != "completed":
+        fail(f"{run['name']}: {run['error']['message'] if run['error'] else 'the run was ' + run['status']}")
+        return False
+    if run["result_counts"]["errored"] == run["result_counts"]["total"]:
+        fail(f"{run['name']}: no item could be answered and graded.")
+        return False
+    return True
+
+
 def _follow(reached: Client, eval_id: str, run_id: str) -> dict[str, Any]:
     """Shows a run's progress until it ends; gives the run."""
     path = f"{EVALS}/{segment(eval_id)}/runs/{segment(run_id)}"
@@ -191,7 +223,8 @@ def _follow(reached: Client, eval_id: str, run_id: str) -> dict[str, Any]:
 
 
 def _states(runs: list[dict[str, Any]]) -> str:
-    return ", ".join(f"{one['model'] or 'given answers'} {one['status']}" for one in runs) or "-"
+    counted = Counter(one["status"] for one in runs)
+    return ", ".join(f"{count} {status}" for status, count in counted.items()) or "-"
 
 
 def _report(eval_id: str) -> str:

@@ -39,14 +39,15 @@ class NoItems(StillroomError):
 class Laid:
     """How many items there are, and what is known of them and the model's training.
 
-    `trained_on` counts items whose prompt the model was trained on, None when nobody knows; `left_out`
+    `tuned`: the model was trained here. `trained_on` counts items whose prompt the model was trained on, None when nobody knows; `left_out`
     those that were held out from; `unusable` stored completions without a whole answer.
     """
 
     total: int
-    trained_on: int | None
-    left_out: int
-    unusable: int
+    tuned: bool = False
+    trained_on: int | None = 0
+    left_out: int = 0
+    unusable: int = 0
 
 
 class Items:
@@ -64,7 +65,7 @@ class Items:
             if isinstance(order.source, StoredCompletions):
                 laid = self._stored(run, order.source, config, lines)
             else:
-                laid = Laid(total=self._given(run, order, lines), trained_on=0, left_out=0, unusable=0)
+                laid = Laid(total=self._given(run, order, lines))
         if laid.total == 0:
             draft.unlink()
             raise NoItems(_why_none(order, laid))
@@ -99,7 +100,13 @@ class Items:
                 seen += known is not None and prompt in known
                 if source.limit is not None and total == source.limit:
                     break
-        return Laid(total=total, trained_on=None if known is None else seen, left_out=left_out, unusable=unusable)
+        return Laid(
+            total=total,
+            tuned=known is None or bool(known),
+            trained_on=None if known is None else seen,
+            left_out=left_out,
+            unusable=unusable,
+        )
 
     def _trained_on(self, jobs: tuple[str, ...]) -> frozenset[bytes]:
         found: set[bytes] = set()

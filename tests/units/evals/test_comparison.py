@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stillroom.evals.reporting.comparison import STUDENT_FIRST, TEACHER_FIRST, Preference, criteria, preference
+from stillroom.evals.comparison import STUDENT_FIRST, TEACHER_FIRST, Preference, criteria, preference
 from stillroom.graders.order import models_of, read
 
 

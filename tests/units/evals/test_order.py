@@ -135,7 +135,8 @@ def test_the_same_bodies_are_taken_as_they_are() -> None:
         (("data_source_config", "type"), "files", "data_source_config.type"),
         (("data_source_config", "item_schema"), {"type": "thing"}, "data_source_config.item_schema"),
         (("data_source_config", "item_schema"), {"pattern": "("}, "data_source_config.item_schema"),
-        (("data_source_config", "extra"), 1, "data_source_config"),
+        (("data_source_config", "item_schema"), {"type": "string"}, "data_source_config.item_schema"),
+        (("data_source_config", "extra"), 1, "data_source_config.extra"),
     ],
 )
 def test_an_evals_mistake_is_named(path: tuple[str | int, ...], value: Any, param: str) -> None:
@@ -159,7 +160,7 @@ def test_what_is_missing_is_named_in_openais_words(missing: str) -> None:
         (("source", "limit"), 0, "data_source.source.limit"),
         (("source", "created_after"), -1, "data_source.source.created_after"),
         (("source", "metadata"), {"a": 1}, "data_source.source.metadata[...]"),
-        (("source", "since"), 1, "data_source.source"),
+        (("source", "since"), 1, "data_source.source.since"),
         (("model",), None, "data_source.model"),
         (("input_messages",), None, "data_source.input_messages"),
         (("input_messages", "item_reference"), "input", "data_source.input_messages.item_reference"),
@@ -170,6 +171,61 @@ def test_a_runs_mistake_is_named(path: tuple[str | int, ...], value: Any, param:
     with pytest.raises(InvalidRequest) as refused:
         order.parse_run(replaced(STORED, ("data_source", *path), value), LOGS)
     assert refused.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("data_source_config", "type"), "customs", "'customs' is none of custom, logs, stored_completions."),
+        (("data_source_config", "item_schema"), [], "expected an object, got a list."),
+        (
+            ("data_source_config", "item_schema"),
+            {"properties": {"a": {"type": "strin"}}},
+            "it must be a JSON schema (draft 2020-12), and its properties.a.type is wrong: 'strin' is not one of "
+            "['array', 'boolean', 'integer', 'null', 'number', 'object', 'string'].",
+        ),
+        (
+            ("data_source_config", "item_schema"),
+            {"required": "a"},
+            "its required is wrong: 'a' is not of type 'array'.",
+        ),
+        (("data_source_config", "item_schema"), {"type": "string"}, "its type is 'string', but items are objects."),
+        (("name",), 5, "Invalid 'name': expected a string or null, got a whole number."),
+    ],
+)
+def test_an_evals_mistake_is_told_in_plain_words_with_what_is_allowed(
+    path: tuple[str | int, ...], value: Any, said: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        order.parse_eval(replaced(EVAL, path, value))
+    assert refused.value.message.endswith(said)
+    assert "`" not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        (("type",), "'odd' is none of completions, jsonl, responses."),
+        (("source", "type"), "'odd' is none of file_content, file_id, stored_completions."),
+        (("input_messages", "type"), "'odd' is none of template, item_reference."),
+    ],
+)
+def test_a_run_of_an_odd_type_is_told_the_types_there_are(path: tuple[str | int, ...], said: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        order.parse_run(replaced(STORED, ("data_source", *path), "odd"), LOGS)
+    assert refused.value.message == f"Invalid 'data_source.{'.'.join(map(str, path))}': {said}"
+
+
+def test_stored_responses_are_known_and_refused() -> None:
+    with pytest.raises(InvalidRequest, match="keeps no responses to draw items from") as refused:
+        order.parse_run(replaced(STORED, ("data_source", "source"), {"type": "responses", "since": 1}), LOGS)
+    assert refused.value.param == "data_source.source.type"
+
+
+@pytest.mark.parametrize("schema", [{}, {"type": "object"}, {"type": ["object", "null"]}, {"properties": {}}])
+def test_a_schema_of_objects_is_taken(schema: dict[str, Any]) -> None:
+    taken = order.parse_eval(replaced(EVAL, ("data_source_config", "item_schema"), schema))
+    assert taken.data_source_config["schema"]["properties"]["item"] == schema
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from html import escape
 
 import msgspec
 
+from stillroom.evals.comparison import SAME_TEXT
 from stillroom.evals.reporting.report import Disagreement, Report, Side, Teacher
 from stillroom.evals.reporting.statistics import Share
 
@@ -19,18 +20,23 @@ MICRO = 1_000_000
 NOTHING = "–"
 YES_OR_NO = ("string_check", "label_model")  # their mean score is the share that passed
 HELD_OUT = "Held out"
+UNTUNED = "not trained here"
 MEASURED = (
     ("Exact agreement", "the same text as the teacher's but for space around it, and the same tool calls"),
     ("[low – high]", "the 95 % interval of the true share (Wilson)"),
-    ("Judged", "a judge saw each pair twice, the answers swapped; it wins or loses only when both verdicts agree"),
+    (
+        "Judged",
+        "a judge saw each pair of different answers twice, swapped; only what both verdicts say is a win or a loss",
+    ),
     (
         "Latency",
         "to the whole answer: the teacher's as stored; a model's as its run's calls took, several at a time, but for the first",
     ),
     ("Price", "the configured prices times the tokens of these very calls; hosting is not in it"),
     (
-        "Training earned",
-        "what the teacher's calls of the last 30 days would have cost less with the student, hosting paid",
+        "A day, training",
+        "what the teacher's calls of the last 30 days cost a day, what they would have cost with the student and its "
+        "hosting, and when the difference has paid for the training",
     ),
     ("Held out", "no prompt of the items was in the model's training file, nor in those of the models it was made of"),
 )
@@ -173,7 +179,9 @@ def _html_row(report: Report, row: Sequence[str]) -> str:
 def _colour(name: str, cell: str) -> str:
     if name != HELD_OUT or cell == NOTHING:
         return ""
-    return ' class="good"' if cell.startswith("yes") else ' class="bad"'
+    if cell.startswith("yes"):
+        return ' class="good"'
+    return "" if cell == UNTUNED else ' class="bad"'
 
 
 def _bar(one: Share | None) -> str:
@@ -237,7 +245,21 @@ def _headline(side: Side, teacher: Teacher | None) -> str:
         return f"{told}."
     saved = 1 - new / old
     less = f"{saved * 100:.0f} % less" if saved >= 0 else f"{-saved * 100:.0f} % more"
-    return f"{told}, at {_price(side)} for 1,000 calls instead of {_price(teacher)}: {less}."
+    told = f"{told}. The tokens of 1,000 calls come to {_price(side)} instead of {_price(teacher)}, {less}"
+    return f"{told}; {_earned(side)}" if side.earning is not None else f"{told}."
+
+
+def _earned(side: Side) -> str:
+    """What that means with training and hosting paid."""
+    assert side.earning is not None
+    if side.earning.days is not None:
+        return f"at the traffic of late the training is earned in {side.earning.days:,.1f} days."
+    if side.earning.teacher_microusd_per_day == 0:
+        return "there was no traffic of late to earn the training."
+    return (
+        f"but at the traffic of late it saves nothing: with hosting it costs {_dollars(side.earning.student_microusd_per_day)} "
+        f"a day, the teacher {_dollars(side.earning.teacher_microusd_per_day)}."
+    )
 
 
 def columns(report: Report) -> list[str]:
@@ -256,17 +278,28 @@ def rows(report: Report) -> list[list[str]]:
     if any(side.agreement for side in sides):
         found.append(row("Exact agreement", NOTHING, [shown_share(side.agreement) for side in sides]))
     for place, name in enumerate(_criteria(report)):
-        found.append(row(name, NOTHING, [_criterion(side, place) for side in sides]))
+        if not _says_nothing_new(report, place):
+            found.append(row(name, NOTHING, [_criterion(side, place) for side in sides]))
     if any(side.judged for side in sides):
-        found.append(row("Judged: win / tie / loss", NOTHING, map(_judged, sides)))
+        found.append(row(_judge_title(report), NOTHING, map(_judged, sides)))
     found.append(row("Latency p50 / p95", _speed(teacher), [_speed(side) for side in sides]))
     found.append(row("Tokens in / out of a call", _tokens(teacher), [_tokens(side) for side in sides]))
     found.append(row("Price of 1,000 calls", _price(teacher), [_price(side) for side in sides]))
-    if any(side.earning for side in sides):
-        found.append(row("Training earned", NOTHING, map(_earning, sides)))
+    earnings = [side.earning for side in sides if side.earning is not None]
+    if earnings:
+        day = _dollars(earnings[0].teacher_microusd_per_day)
+        found.append(row("A day, hosting included", day, map(_a_day, sides)))
+        found.append(row("Training", NOTHING, map(_earning, sides)))
     if any(side.training for side in sides):
         found.append(row(HELD_OUT, NOTHING, map(_held_out, sides)))
     return [row for row in found if set(row[1:]) != {NOTHING}]
+
+
+def _says_nothing_new(report: Report, place: int) -> bool:
+    """Whether a criterion is the exact agreement over again, as it is but for tool calls and outer space."""
+    sides = report.sides
+    same = all(side.agreement is not None and side.criteria[place].passed == side.agreement for side in sides)
+    return same and sides[0].criteria[place].name == SAME_TEXT
 
 
 def _criteria(report: Report) -> list[str]:
@@ -274,7 +307,7 @@ def _criteria(report: Report) -> list[str]:
 
 
 def _items(side: Side) -> str:
-    return f"{side.items}" if not side.errored else f"{side.items} ({side.errored} in error)"
+    return f"{side.items}" if not side.unanswered else f"{side.items} ({side.unanswered} unanswered)"
 
 
 def shown_share(one: Share | None) -> str:
@@ -290,6 +323,10 @@ def _criterion(side: Side, place: int) -> str:
     mean = f", mean {criterion.mean_score or 0.0:.3f}" if told else ""
     errors = f", {criterion.errored} in error" if criterion.errored else ""
     return f"{shown_share(criterion.passed)}{mean}{errors}"
+
+
+def _judge_title(report: Report) -> str:
+    return f"Judged by {', '.join(report.judges)}: win / tie / loss"
 
 
 def _judged(side: Side) -> str:
@@ -314,22 +351,32 @@ def _tokens(side: Teacher | Side | None) -> str:
 def _price(side: Teacher | Side | None) -> str:
     if side is None or side.expense.microusd_per_1000_calls is None:
         return NOTHING
-    return f"${side.expense.microusd_per_1000_calls / MICRO:,.4f}"
+    return _dollars(side.expense.microusd_per_1000_calls)
 
 
 def _earning(side: Side) -> str:
     if side.earning is None:
         return NOTHING
-    cost = f"${side.earning.training_microusd / MICRO:,.2f}"
+    cost = _dollars(side.earning.training_microusd)
     if side.earning.days is None:
-        return f"{cost}: never. {side.earning.reason}"
-    saved = f"${side.earning.saved_microusd_per_day / MICRO:,.2f} a day"
-    return f"{cost}, saved in {side.earning.days:,.1f} days at {saved} ({side.earning.date})"
+        return f"{cost}, never earned: {side.earning.reason}"
+    return f"{cost}, earned in {side.earning.days:,.1f} days ({side.earning.date})"
+
+
+def _a_day(side: Side) -> str:
+    return NOTHING if side.earning is None else _dollars(side.earning.student_microusd_per_day)
+
+
+def _dollars(microusd: int) -> str:
+    """With as many digits as it takes to see something."""
+    return f"${microusd / MICRO:,.2f}" if microusd >= MICRO or not microusd else f"${microusd / MICRO:,.4f}"
 
 
 def _held_out(side: Side) -> str:
     if side.training is None or side.model is None:
         return NOTHING
+    if not side.training.tuned:
+        return UNTUNED
     left_out = f" ({side.training.left_out} left out)" if side.training.left_out else ""
     if side.training.trained_on is None:
         return "unknown"

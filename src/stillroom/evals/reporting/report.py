@@ -16,11 +16,12 @@ from typing import Any
 
 from stillroom import billing
 from stillroom.config import Price
+from stillroom.evals.comparison import STUDENT_FIRST, TEACHER_FIRST, Preference, preference
 from stillroom.evals.owner import Evals
-from stillroom.evals.reporting.comparison import STUDENT_FIRST, TEACHER_FIRST, Preference, preference
 from stillroom.evals.reporting.statistics import Share, percentile, share, sign_test
 from stillroom.evals.table import Eval, OutputItem, Run
 from stillroom.graders.subject import text_of
+from stillroom.jobs import State
 
 WORST = 12  # disagreements shown of a run
 SLICES = 40  # metadata values shown of a run
@@ -52,13 +53,15 @@ class Expense:
 
 @dataclass(frozen=True, kw_only=True)
 class Criterion:
-    """How one criterion came out. `errored` items could not be graded and are in neither figure."""
+    """How one criterion came out. `errored` items could not be graded and are in neither figure; `problem`
+    is the most frequent reason."""
 
     name: str
     type: str
     passed: Share | None
     mean_score: float | None
     errored: int
+    problem: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +97,10 @@ class Disagreement:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What is known of the items and the model's training. `trained_on`: None when nobody knows;
-    `left_out`: prompts that were trained on, and therefore not asked."""
+    """What is known of the items and the model's training. `tuned`: the model was trained here. `trained_on`:
+    None when nobody knows; `left_out`: prompts that were trained on, and therefore not asked."""
 
+    tuned: bool
     trained_on: int | None
     left_out: int
 
@@ -104,10 +108,11 @@ class Training:
 @dataclass(frozen=True, kw_only=True)
 class Earning:
     """When the training is earned at the teacher's traffic of late: in `days`, on the UTC `date`; both None, with
-    the `reason`, when it never is."""
+    the `reason`, when it never is. A student's day has its hosting in it."""
 
     training_microusd: int
-    saved_microusd_per_day: int
+    teacher_microusd_per_day: int
+    student_microusd_per_day: int
     days: float | None
     date: str | None
     reason: str | None
@@ -124,6 +129,9 @@ class Side:
     items: int
     graded: int
     errored: int
+    unanswered: int
+    problem: str | None
+    """Why items were not answered, most frequently."""
     agreement: Share | None
     criteria: list[Criterion]
     judged: Judged | None
@@ -165,6 +173,7 @@ class Report:
     name: str
     created_at: int
     criteria: list[str]
+    judges: list[str]
     teacher: Teacher | None
     sides: list[Side]
     pairs: list[Pair]
@@ -186,6 +195,7 @@ def make(
         sides.append(side.result())
         agreed[run.id] = side.agreed
     stored = teacher.result()
+    judges = sorted({one["model"] for one in definition.testing_criteria if "model" in one})
     if stored is not None:
         sides = [replace(side, earning=earning(list(stored.models), side.model)) for side in sides]
     return Report(
@@ -193,10 +203,11 @@ def make(
         name=definition.name,
         created_at=int(time.time()),
         criteria=[criterion["name"] for criterion in definition.testing_criteria],
+        judges=judges,
         teacher=stored,
         sides=sides,
-        pairs=_pairs(agreed),
-        notes=[note for side in sides for note in _notes(side)],
+        pairs=_pairs({side.run_id: agreed[side.run_id] for side in sides if _unseen(side)}),
+        notes=[*_judge_notes(judges, stored), *[note for side in sides for note in _notes(side)]],
     )
 
 
@@ -236,9 +247,10 @@ class _RunSide:
     def __init__(self, definition: Eval, run: Run, prices: Mapping[str, Price]) -> None:
         self._run = run
         self._price = prices.get(run.model or "")
-        self._criteria = [_Graded(one) for one in definition.testing_criteria if one["name"] not in PAIRWISE]
         self._places = [i for i, one in enumerate(definition.testing_criteria) if one["name"] not in PAIRWISE]
+        self._criteria = [_Graded(definition.testing_criteria[place]) for place in self._places]
         self._preferences: Counter[Preference] = Counter()
+        self._unanswered: Counter[str] = Counter()
         self._slices: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
         self._latencies: list[int] = []
         self._spent = _Spent()
@@ -247,6 +259,8 @@ class _RunSide:
 
     def add(self, item: OutputItem) -> None:
         results = item.body["results"]
+        if not results and item.body["sample"]["error"]:
+            self._unanswered[item.body["sample"]["error"]["message"]] += 1
         if results:
             for graded, place in zip(self._criteria, self._places, strict=True):
                 graded.add(results[place])
@@ -283,12 +297,14 @@ class _RunSide:
             items=run.counts.total,
             graded=run.counts.passed + run.counts.failed,
             errored=run.counts.errored,
+            unanswered=self._unanswered.total(),
+            problem=_commonest(self._unanswered),
             agreement=share(sum(self.agreed.values()), len(self.agreed)),
             criteria=[graded.result() for graded in self._criteria],
             judged=self._judged(),
             speed=_speed(self._latencies),
             expense=self._spent.result(),
-            training=Training(trained_on=lineage["trained_on"], left_out=lineage["left_out"]) if lineage else None,
+            training=_training(lineage),
             earning=None,
             slices=self._shown_slices(),
             worst=[one for _, _, one in sorted(self._worst, key=lambda kept: (-kept[0], -kept[1]))],
@@ -317,12 +333,13 @@ class _Graded:
 
     def __init__(self, criterion: Mapping[str, Any]) -> None:
         self._name, self._type = criterion["name"], criterion["type"]
-        self._passed = self._graded = self._errored = 0
+        self._passed = self._graded = 0
+        self._problems: Counter[str] = Counter()
         self._sum = 0.0
 
     def add(self, result: Mapping[str, Any]) -> None:
         if result["problem"] is not None:
-            self._errored += 1
+            self._problems[result["problem"]["details"]] += 1
             return
         self._graded += 1
         self._passed += result["passed"]
@@ -334,7 +351,8 @@ class _Graded:
             type=self._type,
             passed=share(self._passed, self._graded),
             mean_score=self._sum / self._graded if self._graded else None,
-            errored=self._errored,
+            errored=self._problems.total(),
+            problem=_commonest(self._problems),
         )
 
 
@@ -370,6 +388,21 @@ class _Spent:
         return Expense(
             prompt_tokens=self._prompt / calls, completion_tokens=self._completion / calls, microusd_per_1000_calls=cost
         )
+
+
+def _training(lineage: Mapping[str, Any] | None) -> Training | None:
+    if lineage is None:
+        return None
+    return Training(tuned=lineage["tuned"], trained_on=lineage["trained_on"], left_out=lineage["left_out"])
+
+
+def _commonest(reasons: Counter[str]) -> str | None:
+    return reasons.most_common(1)[0][0] if reasons else None
+
+
+def _unseen(side: Side) -> bool:
+    """Whether its figures are of items that it was not trained on, so that it can be compared with others."""
+    return side.training is not None and side.training.trained_on == 0
 
 
 def _speed(latencies: list[int]) -> Speed:
@@ -420,6 +453,15 @@ def _pairs(agreed: Mapping[str, Mapping[str, bool]]) -> list[Pair]:
     return found
 
 
+def _judge_notes(judges: list[str], teacher: Teacher | None) -> list[str]:
+    own = [judge for judge in judges if teacher is not None and judge in teacher.models]
+    if not own:
+        return []
+    return [
+        f"{own[0]} judges answers beside its own, and may prefer its own way of saying things: ask another model too."
+    ]
+
+
 def _notes(side: Side) -> list[str]:
     """What a reader must know before believing a side's figures."""
     found = []
@@ -430,8 +472,15 @@ def _notes(side: Side) -> list[str]:
             f"{side.name}: {side.model} was trained on {side.training.trained_on} of the {side.items} items. "
             "Its figures are too good; compare on held-out items instead."
         )
-    if side.errored:
-        found.append(f"{side.name}: {side.errored} of {side.items} items could not be answered or graded.")
-    if side.status not in ("succeeded",):
+    if side.unanswered:
+        found.append(
+            f"{side.name}: {side.unanswered} of {side.items} items have no answer, mostly because: {side.problem}"
+        )
+    for one in side.criteria:
+        if one.errored:
+            found.append(
+                f"{side.name}: “{one.name}” could not grade {one.errored} of {side.items} items, mostly because: {one.problem}"
+            )
+    if side.status != State.SUCCEEDED:
         found.append(f"{side.name}: the run is {side.status}; the figures are of the items it had graded.")
     return found

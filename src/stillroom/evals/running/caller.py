@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,12 +22,19 @@ from stillroom.errors import StillroomError
 TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504, 507}
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
+GIVEN_UP = 20  # calls in a row that a model did not answer, until it counts as gone
 
 
 class CallFailed(StillroomError):
     """The server refused a call, or gave up on it; the details hold its `status`, 0 when there was none."""
 
     code = "call_failed"
+
+
+class ModelUnavailable(StillroomError):
+    """A model has not answered for so long that the run cannot go on."""
+
+    code = "model_unavailable"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +54,10 @@ class Caller:
         self._patience_seconds = patience_seconds
         self._session: aiohttp.ClientSession | None = None
         self._not_before = 0.0
+        self._answered: dict[str, float] = {}
+        self._given_up: Counter[str] = Counter()
+        self.unavailable: ModelUnavailable | None = None
+        """Set when a model counts as gone: the run had better end than go on for hours without it."""
 
     async def __aenter__(self) -> Caller:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
@@ -59,23 +71,42 @@ class Caller:
     async def ask(self, body: Mapping[str, Any], call: str) -> Answered:
         """The answer to a call that is known by the name `call`. Raises CallFailed.
 
-        An overloaded model is waited for as its answer says; so do all other calls of the run.
+        An overloaded model is waited for as its answer says; so do all other calls of the run. Patience
+        is counted from the model's last answer, so that it is not spent anew on every item.
         """
-        until = time.monotonic() + self._patience_seconds
+        model = str(body["model"])
+        began = time.monotonic()
         attempt = 0
         while True:
             await self._wait()
             try:
-                return await self._once(body, call)
+                answered = await self._once(body, call)
             except CallFailed as failure:
                 pause = _pause(failure, attempt)
-                if pause is None or time.monotonic() + pause > until:
+                if pause is None:
+                    raise
+                since = min(began, self._answered.setdefault(model, began))
+                if time.monotonic() + pause > since + self._patience_seconds:
+                    self._give_up(model, failure)
                     raise
                 if failure.details["status"] == 429:
                     self._not_before = max(self._not_before, time.monotonic() + pause)
                 else:
                     await asyncio.sleep(pause)
                 attempt += 1
+            else:
+                self._answered[model] = time.monotonic()
+                self._given_up[model] = 0
+                return answered
+
+    def _give_up(self, model: str, failure: CallFailed) -> None:
+        self._given_up[model] += 1
+        if self._given_up[model] == GIVEN_UP:
+            self.unavailable = ModelUnavailable(
+                f"'{model}' has left {GIVEN_UP} calls in a row unanswered; the last time it was said: {failure.message} "
+                "What was graded before is kept; start another run when the model is back.",
+                param="model",
+            )
 
     async def _wait(self) -> None:
         while (pause := self._not_before - time.monotonic()) > 0:  # noqa: ASYNC110 - a time to wait for, no event

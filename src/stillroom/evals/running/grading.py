@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import signal
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -11,14 +14,19 @@ from jsonschema.exceptions import best_match
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
+from stillroom.errors import PythonFailed
+from stillroom.evals.comparison import JUDGED, TIE
 from stillroom.evals.running.caller import Caller, CallFailed, refuses_format
 from stillroom.evals.running.sampling import tokens
 from stillroom.graders import judge, order
-from stillroom.graders.grade import Grade, grade
+from stillroom.graders.grade import RESULT_TYPES, Grade, grade
+from stillroom.graders.order import Grader
 from stillroom.graders.sandbox import PythonGrader, SandboxLimits
 from stillroom.graders.subject import Subject
 
 MEGABYTE = 1024 * 1024
+SCHEMA_SECONDS = 2.0  # for one item; a pattern can take for ever
+TIMEOUTS = 3  # items in a row on which a Python grader runs out of time, until it is not run any more
 
 Usage = dict[str, dict[str, int]]
 
@@ -46,7 +54,14 @@ class Grading:
         if self._schema is None:
             return None
         try:
-            error = best_match(self._schema.iter_errors(row["item"]))
+            with _at_most(SCHEMA_SECONDS):
+                error = best_match(self._schema.iter_errors(row["item"]))
+        except TimeoutError:
+            return {
+                "code": "invalid_schema",
+                "message": f"The eval's schema takes more than {SCHEMA_SECONDS:g} seconds for this item; simplify its "
+                "patterns.",
+            }
         except (Unresolvable, RecursionError) as failure:
             return {"code": "invalid_schema", "message": f"The eval's schema cannot be followed: {failure}"}
         if error is None:
@@ -55,18 +70,28 @@ class Grading:
         return {"code": "invalid_item", "message": f"The item does not fit the eval's schema: {where}: {error.message}"}
 
     async def grade(
-        self, item: Mapping[str, Any], sample: Mapping[str, Any] | None, name: str
+        self, item: Mapping[str, Any], sample: Mapping[str, Any] | None, name: str, *, same: bool
     ) -> tuple[list[dict[str, Any]], Usage]:
-        """Each criterion's result, and the tokens that judges used, by model."""
+        """Each criterion's result, and the tokens that judges used, by model. `same`: the answer is the
+        teacher's own, so that no judge of the comparison need be asked about the two."""
         subject = Subject(item=item, sample=sample)
         means = [_Means(self._caller, self._python, f"{name}/{position}") for position in range(len(self._graders))]
         grades = await asyncio.gather(
-            *(grade(grader, subject, mean) for grader, mean in zip(self._graders, means, strict=True))
+            *(
+                _certain(grader) if same and grader.name in JUDGED else grade(grader, subject, mean)
+                for grader, mean in zip(self._graders, means, strict=True)
+            )
         )
         usage: Usage = {}
         for mean in means:
             add_usage(usage, mean.usage)
         return [_result(one) for one in grades], usage
+
+
+async def _certain(grader: Grader) -> Grade:
+    """What a judge must say of an answer beside itself."""
+    told: dict[str, Any] = {"input": [], "output": [], "label": TIE, "model": None, "usage": None, "error": None}
+    return Grade(name=grader.name, type=RESULT_TYPES[grader.kind], score=1.0, passed=True, sample=told)
 
 
 class _Means:
@@ -105,12 +130,32 @@ class _Python:
         )
         self._unsafe = spec["unsafe_python_graders"]
         self._started: dict[str, asyncio.Task[PythonGrader]] = {}
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._timeouts: Counter[str] = Counter()
 
     async def grade(self, source: str, sample: Mapping[str, Any], item: Mapping[str, Any]) -> float:
         if source not in self._started:
             starting = PythonGrader.start(source, self._limits, unsafe=self._unsafe)
             self._started[source] = asyncio.create_task(starting)
-        return await (await self._started[source]).grade(sample, item)
+        grader = await self._started[source]
+        async with self._turns[source]:
+            return await self._graded(grader, source, sample, item)
+
+    async def _graded(
+        self, grader: PythonGrader, source: str, sample: Mapping[str, Any], item: Mapping[str, Any]
+    ) -> float:
+        if self._timeouts[source] >= TIMEOUTS:
+            raise PythonFailed(
+                f"Not run: this grader has timed out on {TIMEOUTS} items in a row ({self._limits.wall_seconds:g} s each).",
+                where="runtime",
+            )
+        try:
+            score = await grader.grade(sample, item)
+        except PythonFailed as error:
+            self._timeouts[source] = self._timeouts[source] + 1 if error.details.get("timed_out") else 0
+            raise
+        self._timeouts[source] = 0
+        return score
 
     async def close(self) -> None:
         for grader in await asyncio.gather(*self._started.values(), return_exceptions=True):
@@ -124,6 +169,22 @@ def add_usage(total: Usage, more: Usage) -> None:
         known = total.setdefault(model, dict.fromkeys(used, 0))
         for name, value in used.items():
             known[name] += value
+
+
+@contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """Raises TimeoutError in work that takes longer. For the main thread, and for work without await."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _validator(schema: Mapping[str, Any]) -> Draft202012Validator:

@@ -40,6 +40,8 @@ async def carry_out(folder: Path, key: str) -> None:
         async def work() -> None:
             for number, row in left:  # one iterator for all: each takes the next
                 _report(await _one(spec, number, row, sampling, grading))
+                if caller.unavailable is not None:
+                    raise caller.unavailable
 
         # The first alone: it may have to load the model, and others would only wait behind it.
         for number, row in islice(left, 1):
@@ -62,7 +64,8 @@ async def _one(
     if answer is not None and answer.error is not None:
         return {**found, "status": "error", "results": [], "sample": answer.shown}
     sample = answer.sample if answer is not None else brought(row)
-    results, usage = await grading.grade(row["item"], sample, name)
+    same = answer is not None and answer.agrees is True
+    results, usage = await grading.grade(row["item"], sample, name, same=same)
     found |= {"results": results, "usage": usage, "status": _status(results), "reference": row.get("reference")}
     if answer is None:
         return {**found, "sample": given(row)}

@@ -145,8 +145,8 @@ def _message_of(sample: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def said(message: Mapping[str, Any]) -> dict[str, Any]:
     """A message as output items show it."""
-    calls = {"tool_calls": message["tool_calls"]} if message.get("tool_calls") else {}
-    return {"role": message.get("role") or "assistant", "content": text_of(message), **calls}
+    more = {name: message[name] for name in ("tool_calls", "refusal") if message.get(name)}
+    return {"role": message.get("role") or "assistant", "content": text_of(message), **more}
 
 
 def tokens(completion: Mapping[str, Any]) -> dict[str, int]:

@@ -14,6 +14,9 @@ FIRST, SECOND, TIE = "first", "second", "tie"
 TEACHER_FIRST = "Preferred by the judge (teacher's answer first)"
 STUDENT_FIRST = "Preferred by the judge (student's answer first)"
 SAME_MEANING = "Same meaning (judge)"
+SAME_TEXT = "Same text"
+JUDGED = (SAME_MEANING, TEACHER_FIRST, STUDENT_FIRST)
+"""What a judge is asked of a pair. Nobody is asked when both answers are the same: they mean the same, and tie."""
 TEACHER_SAID = "{{ item.output_text }}\nTool calls: {{ item.output_tools }}"
 STUDENT_SAID = "{{ sample.output_text }}\nTool calls: {{ sample.output_tools }}"
 
@@ -31,7 +34,7 @@ def criteria(judge: str | None) -> list[dict[str, Any]]:
     found = [
         {
             "type": "string_check",
-            "name": "Same text",
+            "name": SAME_TEXT,
             "operation": "eq",
             "input": "{{ sample.output_text }}",
             "reference": "{{ item.output_text }}",
