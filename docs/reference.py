@@ -36,16 +36,7 @@ def _configuration() -> Iterator[str]:
     yield "`stillroom.toml` in the working folder, or `--config FILE`, or `STILLROOM_CONFIG`. Every field can also be set by"
     yield "its environment variable, which wins over the file; flags win over both. Secrets are `env:NAME` or `file:PATH`.\n"
     variables = {path: name for name, path in config.variables().items()}
-    sections = (
-        ("Top level", config.Settings, ()),
-        ("[gateway]", config.GatewaySettings, ("gateway",)),
-        ("[training]", config.TrainingSettings, ("training",)),
-        ("[serving]", config.ServingSettings, ("serving",)),
-        ('[teachers."NAME"]', config.Teacher, None),
-        ('[students."NAME"]', config.Student, None),
-        ("price = { ... }", config.Price, None),
-    )
-    for title, kind, path in sections:
+    for title, kind, path in _sections():
         yield f"## {title}\n\n{inspect.getdoc(kind)}\n"
         yield "| field | default | environment variable | |\n|---|---|---|---|"
         for name, default, text in _fields(kind):
@@ -53,6 +44,17 @@ def _configuration() -> Iterator[str]:
             yield f"| `{name}` | {default} | {f'`{variable}`' if variable else ''} | {text} |"
         yield ""
     yield "`STILLROOM_TEACHERS` and `STILLROOM_STUDENTS` take the whole tables as JSON objects."
+
+
+def _sections() -> Iterator[tuple[str, type[msgspec.Struct], tuple[str, ...] | None]]:
+    """Title, fields and, where environment variables set them, the path of every table that the settings have."""
+    yield "Top level", config.Settings, ()
+    for field in msgspec.structs.fields(config.Settings):
+        if isinstance(field.type, type) and issubclass(field.type, config.Section):
+            yield f"[{field.name}]", field.type, (field.name,)
+    for name, kind in config.TABLES.items():
+        yield f'[{name}."NAME"]', kind, None
+    yield "price = { ... }", config.Price, None
 
 
 def _fields(kind: type[msgspec.Struct]) -> Iterator[tuple[str, str, str]]:

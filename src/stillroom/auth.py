@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 
 from stillroom import ids
-from stillroom.errors import AuthenticationFailed, InvalidRequest, NotFound
+from stillroom.errors import AuthenticationFailed, InvalidRequest, NotFound, shortened
 from stillroom.store.database import Database
 from stillroom.store.tables import RowId, metadata
 from stillroom.store.writer import Writer
@@ -136,7 +136,7 @@ class Keys:
             .values(revoked_at=int(time.time()))
         )
         if self._writer.write(lambda c: c.execute(statement).rowcount) == 0:
-            raise NotFound(f"No live API key {key_id!r} in this project.", param="id")
+            raise NotFound(f"No live API key {shortened(key_id)!r} in this project.", param="id")
         self._known.clear()
 
     def lend(self, project: int, owner_key: str, to: str) -> str:

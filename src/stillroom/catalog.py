@@ -32,7 +32,7 @@ from sqlalchemy import (
     update,
 )
 
-from stillroom.errors import Conflict, NotFound
+from stillroom.errors import Conflict, NotFound, shortened
 from stillroom.store.tables import RowId, metadata
 
 models = Table(
@@ -150,7 +150,7 @@ def delete_model(connection: Connection, project: int, name: str) -> Model:
     """Forgets a model; its weights are the caller's to delete. Raises Conflict while it is deployed."""
     model = find_model(connection, project, name)
     if model is None:
-        raise NotFound(f"The model '{name}' does not exist.", param="model", code="model_not_found")
+        raise NotFound(f"The model '{shortened(name)}' does not exist.", param="model", code="model_not_found")
     using = [d.name for d in list_deployments(connection, project) if d.model in (model.openai_name, model.azure_name)]
     if using:
         raise Conflict(
@@ -191,7 +191,9 @@ def get_deployment(connection: Connection, project: int, name: str) -> Deploymen
     """Raises NotFound when the project has no such deployment."""
     found = find_deployment(connection, project, name)
     if found is None:
-        raise NotFound(f"The deployment '{name}' does not exist.", param="deployment", code="DeploymentNotFound")
+        raise NotFound(
+            f"The deployment '{shortened(name)}' does not exist.", param="deployment", code="DeploymentNotFound"
+        )
     return found
 
 

@@ -33,6 +33,8 @@ from __future__ import annotations
 
 from typing import Any
 
+ECHOED_LETTERS = 128  # the names of fine-tuned models, the longest that are ours, are seldom longer
+
 
 class StillroomError(Exception):
     """Base of all deliberate errors."""
@@ -191,6 +193,11 @@ class MissingExtra(StillroomError):
     """The command needs packages that this installation lacks; the message names the extra."""
 
     code = "missing_extra"
+
+
+def shortened(text: str) -> str:
+    """What a caller sent, as a message echoes it."""
+    return text if len(text) <= ECHOED_LETTERS else text[:ECHOED_LETTERS] + "…"
 
 
 def all_errors(kind: type[StillroomError] = StillroomError) -> list[type[StillroomError]]:

@@ -709,6 +709,20 @@ def test_no_nasty_body_is_a_500(server: Server, prefix: str, route: routes.Route
     send(server, "DELETE", f"{deployments}/nasty")
 
 
+def test_a_long_name_of_nothing_is_not_echoed_whole(server: Server) -> None:
+    refused = 0
+    for prefix, route in ALL_ROUTES:
+        names = re.findall(r"\{(\w+)\}", route.path)
+        if names and route.method in ("GET", "DELETE"):
+            answer = send(server, route.method, path_of(prefix, route, **dict.fromkeys(names, "a" * 5000)))
+            if answer.status == 404:
+                refused += 1
+                assert len(answer.body) < 600, route
+    assert refused > 30
+    assert len(send(server, "GET", "/v1/" + "a" * 5000).body) < 600
+    assert len(send(server, "GET", "/" + "a" * 5000).body) < 600
+
+
 @pytest.mark.parametrize("nasty", ["\0", "%00", "a" * 5000, "😀", "..", "a/b", "' OR '1'='1", "{x}", "ftckpt_x", "-"])
 def test_no_nasty_path_parameter_is_a_500(server: Server, nasty: str) -> None:
     for prefix, route in ALL_ROUTES:

@@ -351,7 +351,7 @@ def lying() -> Iterator[Attack]:
     yield Attack("returns a huge integer", "return 10 ** 400", "too large")
     yield Attack("returns text", "return '1'", "no number")
     yield Attack("returns None", "return None", "no number")
-    yield Attack("returns a truth", "return True", "no number")
+    yield Attack("returns a text of a truth", "return 'True'", "no number")
     evil = "class Evil(float):\n    def __float__(self): {}\n    def __repr__(self): raise SystemExit\nreturn Evil(1)"
     yield Attack("returns an object that lies about its value", evil.format("return float('nan')"), "no finite number")
     yield Attack("returns an object that raises", evil.format("raise KeyboardInterrupt"), "KeyboardInterrupt")

@@ -221,6 +221,14 @@ def test_a_budget_is_shown_set_and_removed_on_the_command_line(shop: Server) -> 
     shown = json.loads(shop.cli("budget", "show", "--json").stdout)
     assert (shown["usd"], shown["period"], shown["spent"]) == (50, "month", False)
     assert "in total" in shop.cli("budget", "set", "12.5", "--period", "total").stdout
+    for amount in ("-5", "nan", "1e12"):
+        refused = shop.cli("budget", "set", amount, check=False)
+        assert refused.returncode == 2
+        assert f"{float(amount):g} is no amount of USD from 0 to 1,000,000,000" in refused.stderr
+    refused = shop.cli("budget", "set", "5", "--period", "week", check=False)
+    assert refused.returncode == 2
+    assert "'week' is not one of 'month', 'total'" in refused.stderr
+    assert "in total" in shop.cli("budget", "show").stdout  # nothing was changed
     assert shop.cli("budget", "remove").stdout == "The budget is removed.\n"
     assert shop.cli("budget", "remove", check=False).returncode == 1
 

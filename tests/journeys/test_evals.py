@@ -740,11 +740,11 @@ def test_a_judge_that_is_not_there_is_refused_before_anything_runs(client: OpenA
     with pytest.raises(BadRequestError) as refused:
         client.fine_tuning.alpha.graders.run(grader={**LABEL, "model": "gpt-99"}, model_sample="a")  # type: ignore[arg-type]
     assert refused.value.code == "model_not_found"
-    eval_id = custom(client, {**LABEL, "model": "gpt-99"})
-    row = {"item": {"question": "a", "right": "a"}, "sample": {"output_text": "a"}}
-    with pytest.raises(BadRequestError) as refused:
-        run(client, eval_id, type="jsonl", source=of_content(row))
-    assert (refused.value.code, refused.value.param) == ("model_not_found", "testing_criteria[0].model")
+    with pytest.raises(BadRequestError) as also:
+        custom(client, SAYS_SO, {**LABEL, "model": "gpt-99"})
+    assert (also.value.code, also.value.param) == ("model_not_found", "testing_criteria[1].model")
+    for error in (refused, also):
+        assert "The model `gpt-99` does not exist or you do not have access to it." in error.value.message
 
 
 # --- what runs leave --------------------------------------------------------------------------------------
@@ -805,6 +805,7 @@ def test_output_items_are_paged_both_ways_and_read_one_by_one(client: OpenAI) ->
     done = run(client, eval_id, type="jsonl", source=of_content(*rows))
     listed = [item.id for item in client.evals.runs.output_items.list(done.id, eval_id=eval_id, limit=4)]
     assert len(set(listed)) == 25
+    assert [item.datasource_item_id for item in items(client, done, limit=4)] == list(range(25))
     page = client.evals.runs.output_items.list(done.id, eval_id=eval_id, after=listed[9], limit=3)
     assert [item.id for item in page.data] == listed[10:13]
     descending = client.evals.runs.output_items.list(done.id, eval_id=eval_id, order="desc", limit=7)
@@ -1000,7 +1001,9 @@ def test_exactly_what_was_trained_on_is_held_out_also_through_a_deployment_and_a
         assert "All 12 stored completions that match were trained on" in seen.error.message
         assert unseen.status == "completed", unseen.error
         drawn = [item.datasource_item["output_text"] for item in items(client, unseen)]
-        return drawn, dict(unseen.model_extra["lineage"])
+        known = dict(unseen.model_extra["lineage"])
+        assert known.pop("tuned") is (model is not None and model != "gpt-4o")
+        return drawn, known
 
     unheard = ["unheard 0", "unheard 1", "unheard 2"]
     assert held_out(student.job) == (unheard, {"total": 3, "trained_on": 0, "left_out": 1, "unusable": 0})

@@ -137,7 +137,7 @@ def test_quotes_of_what_could_not_be_trained_are_refused_as_the_job_would_be(pri
         ({"training_file": ten, "hyperparameters": {"n_epochs": 51}}, 400, "hyperparameters.n_epochs", "51"),
         ({"training_file": ten, "selection": {"filter": {}}}, 400, "training_file", "either"),
         ({}, 400, "training_file", "either"),
-        ({"training_file": ten, "nonsense": 1}, 400, None, "nonsense"),
+        ({"training_file": ten, "nonsense": 1}, 400, "nonsense", "Known are: "),
         ({"training_file": long}, 400, "training_file", "Line 11 has"),
     ):
         body = {"model": "scratch-small", **body}

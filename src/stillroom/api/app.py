@@ -34,7 +34,7 @@ from stillroom.api.wire import (
 )
 from stillroom.assembly import Platform
 from stillroom.auth import Principal
-from stillroom.errors import StillroomError
+from stillroom.errors import StillroomError, shortened
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class _Exchange:
         else:
             location = azure.locate(segments)
             if location is None:
-                raise UnknownPath(f"Unknown request URL: {self._scope['method']} {self._scope['path']}.")
+                raise UnknownPath(f"Unknown request URL: {self._scope['method']} {shortened(self._scope['path'])}.")
             own = (*routes.OWN, DESCRIPTION) if location.dialect is Dialect.OPENAI else ()
             await self._operate(location, (*routes.BOTH_DIALECTS, *own))
 

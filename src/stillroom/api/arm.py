@@ -14,7 +14,7 @@ from stillroom import catalog
 from stillroom.api.wire import Call, Reply
 from stillroom.catalog import Deployment, DeploymentState
 from stillroom.config import SCRATCH
-from stillroom.errors import InvalidRequest, NotFound
+from stillroom.errors import InvalidRequest, NotFound, shortened
 
 ACCOUNT_TYPE = "Microsoft.CognitiveServices/accounts"
 DEFAULT_SKU = {"name": "Standard", "capacity": 1}
@@ -154,7 +154,7 @@ def _model_name(call: Call, name: str) -> str:
         return name
     checkpoint = call.platform.fine_tuning.checkpoint(call.project, name)
     if checkpoint is None:
-        raise NotFound(f"The checkpoint '{name}' does not exist.", param="properties.model.name")
+        raise NotFound(f"The checkpoint '{shortened(name)}' does not exist.", param="properties.model.name")
     return checkpoint.azure_name
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 
 from stillroom import catalog, chat
-from stillroom.api.extensions import SelectionFilter
+from stillroom.api.extensions import SelectionFilter, body_as
 from stillroom.api.wire import Call, Reply
 from stillroom.billing import rounded_microusd
 from stillroom.completions import table
@@ -53,10 +53,7 @@ class ComparisonRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
 def compare(call: Call) -> Reply:
     """Put students beside their teacher on stored completions: makes an eval and starts its runs."""
-    try:
-        asked = msgspec.convert(call.json(), ComparisonRequest)
-    except msgspec.ValidationError as error:
-        raise InvalidRequest(f"The request body is wrong: {error}.") from error
+    asked: ComparisonRequest = body_as(call, ComparisonRequest)
     jobs = [_finished(call, job_id) for job_id in asked.jobs]
     models, notes = _models(asked, jobs)
     chosen = _filter(asked, jobs)

@@ -6,7 +6,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from stillroom import chat, ids
+from stillroom import bodies, chat, ids
 from stillroom.api import files as files_api
 from stillroom.api.wire import Call, Reply
 from stillroom.completions import table
@@ -117,7 +117,4 @@ def _numbers(asked: list[str] | None) -> tuple[int, ...] | None:
 
 def body_as(call: Call, kind: type[T]) -> T:
     """The request's body as the struct that describes it. Raises InvalidRequest naming what is wrong."""
-    try:
-        return msgspec.convert(call.json(), kind)
-    except msgspec.ValidationError as error:
-        raise InvalidRequest(f"The request body is wrong: {error}.") from error
+    return bodies.read(call.json(), kind)

@@ -8,7 +8,7 @@ from typing import Any
 from stillroom import catalog
 from stillroom.api.wire import Call, Dialect, Reply
 from stillroom.config import SCRATCH
-from stillroom.errors import InvalidRequest, ModelNotFound
+from stillroom.errors import InvalidRequest, ModelNotFound, shortened
 
 FAR_FUTURE = 4_102_444_800  # 2100-01-01: nothing here is ever retired by someone else
 
@@ -42,7 +42,7 @@ def _find(call: Call, name: str) -> dict[str, Any]:
     for model in _all(call):
         if model["id"] == name:
             return model
-    raise ModelNotFound(f"The model '{name}' does not exist", param="model")
+    raise ModelNotFound(f"The model '{shortened(name)}' does not exist", param="model")
 
 
 def _all(call: Call) -> Iterator[dict[str, Any]]:

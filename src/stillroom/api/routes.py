@@ -25,6 +25,7 @@ from stillroom.api import (
 )
 from stillroom.api.errors import UnknownPath, WrongMethod
 from stillroom.api.wire import Call, Reply
+from stillroom.errors import shortened
 
 Handler = Callable[[Call], Reply] | Callable[[Call], Awaitable[Reply]]
 
@@ -134,8 +135,8 @@ def find(
             return route, parameters
         known = True
     if known:
-        raise WrongMethod(f"Not allowed to {method} on {path}.")
-    raise UnknownPath(f"Unknown request URL: {method} {path}. Please check the URL for typos.")
+        raise WrongMethod(f"Not allowed to {method} on {shortened(path)}.")
+    raise UnknownPath(f"Unknown request URL: {method} {shortened(path)}. Please check the URL for typos.")
 
 
 def _match(pattern: tuple[str, ...], segments: tuple[str, ...]) -> dict[str, str] | None:

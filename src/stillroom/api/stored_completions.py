@@ -7,7 +7,7 @@ from typing import Any
 from stillroom import chat, ids
 from stillroom.api.wire import Call, Reply, listing
 from stillroom.completions import table
-from stillroom.errors import InvalidRequest, NotFound
+from stillroom.errors import InvalidRequest, NotFound, shortened
 
 PAGE, LARGEST_PAGE = 20, 100
 SHOWN_PARAMETERS = (
@@ -142,4 +142,4 @@ def _find(call: Call) -> table.StoredCompletion:
 
 
 def _not_found(call: Call) -> NotFound:
-    return NotFound(f"Completion {call.parameters['id']} not found.", param="completion_id")
+    return NotFound(f"Completion {shortened(call.parameters['id'])} not found.", param="completion_id")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -16,6 +16,7 @@ USAGE = "/v1/stillroom/usage"
 PRICES = "/v1/stillroom/prices"
 BUDGET = "/v1/stillroom/budget"
 MICRO = 1_000_000
+MOST_USD = 1_000_000_000
 COUNTED = {
     "EVENTS": "events",
     "PROMPT": "prompt_tokens",
@@ -83,12 +84,19 @@ def show(json: Json = False, data: Data = None) -> None:
     _print(connect(data).get(BUDGET), json)
 
 
-@budget.command("set")
+def _amount(usd: float) -> float:
+    if not 0 <= usd <= MOST_USD:  # NaN is neither
+        raise typer.BadParameter(f"{usd:g} is no amount of USD from 0 to {MOST_USD:,}.")
+    return usd
+
+
+# Without the setting, -5 would be taken for an option.
+@budget.command("set", context_settings={"ignore_unknown_options": True})
 def set_(
-    usd: Annotated[float, typer.Argument(metavar="USD", help="How much may be spent.")],
-    period: Annotated[str, typer.Option("--period", help="month: each calendar month in UTC; total: for good.")] = (
-        "month"
-    ),
+    usd: Annotated[float, typer.Argument(metavar="USD", help="How much may be spent.", callback=_amount)],
+    period: Annotated[
+        Literal["month", "total"], typer.Option("--period", help="month: each calendar month in UTC; total: for good.")
+    ] = "month",
     json: Json = False,
     data: Data = None,
 ) -> None:

@@ -28,7 +28,7 @@ from sqlalchemy import (
 
 from stillroom import ids
 from stillroom.datasets import check
-from stillroom.errors import InvalidRequest, InvalidTrainingFile, NotFound
+from stillroom.errors import InvalidRequest, InvalidTrainingFile, NotFound, shortened
 from stillroom.store.blobs import Blobs
 from stillroom.store.database import Database
 from stillroom.store.tables import RowId, metadata
@@ -135,7 +135,7 @@ class Files:
         with self._database.read() as connection:
             row = connection.execute(query).mappings().first()
         if row is None:
-            raise NotFound(f"No such File object: {file_id}", param="id")
+            raise NotFound(f"No such File object: {shortened(file_id)}", param="id")
         return _file_of(row)
 
     def page(
@@ -162,7 +162,7 @@ class Files:
         """Removes the row, then the bytes. Raises NotFound when the project has no such file."""
         statement = delete(files).where(files.c.project == project, files.c.id == file_id)
         if self._writer.write(lambda c: c.execute(statement).rowcount) == 0:
-            raise NotFound(f"No such File object: {file_id}", param="id")
+            raise NotFound(f"No such File object: {shortened(file_id)}", param="id")
         self._blobs.delete(_blob(file_id))
 
     def purge_expired(self) -> None:

@@ -39,8 +39,8 @@ class NoItems(StillroomError):
 class Laid:
     """How many items there are, and what is known of them and the model's training.
 
-    `tuned`: the model was trained here. `trained_on` counts items whose prompt the model was trained on, None when nobody knows; `left_out`
-    those that were held out from; `unusable` stored completions without a whole answer.
+    `tuned`: the model was trained here. `trained_on` counts items whose prompt it was trained on, None when
+    nobody knows; `left_out` those that were held out from; `unusable` stored completions without a whole answer.
     """
 
     total: int

@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
+from jsonschema.exceptions import best_match
 
+from stillroom import bodies
 from stillroom.chat import check_metadata
-from stillroom.errors import InvalidRequest
+from stillroom.errors import InvalidRequest, shortened
 from stillroom.evals.prompt import referred, templated
 from stillroom.graders import order as graders
 from stillroom.graders.order import Grader
@@ -78,11 +79,7 @@ class StoredCompletions(Part, frozen=True, kw_only=True, tag="stored_completions
     held_out_from: str | list[str] | None = None
 
 
-class Responses(msgspec.Struct, frozen=True, kw_only=True, tag="responses", tag_field="type"):
-    """Stored responses, which are not kept here."""
-
-
-Source = FileContent | FileId | StoredCompletions | Responses
+Source = FileContent | FileId | StoredCompletions
 
 
 class InputTemplate(Part, frozen=True, kw_only=True, tag="template", tag_field="type"):
@@ -181,7 +178,7 @@ def held_out_jobs(source: StoredCompletions) -> tuple[str, ...]:
 
 def parse_eval(body: Mapping[str, Any]) -> EvalOrder:
     """Raises InvalidRequest for the first thing that is wrong."""
-    asked = _convert(body, EvalRequest)
+    asked = bodies.read(body, EvalRequest)
     check_metadata(asked.metadata)
     criteria = asked.testing_criteria
     if not 1 <= len(criteria) <= MOST_CRITERIA:
@@ -201,7 +198,7 @@ def parse_eval(body: Mapping[str, Any]) -> EvalOrder:
 
 def parse_change(body: Mapping[str, Any]) -> dict[str, Any]:
     """The columns that change."""
-    asked = _convert(body, EvalChange)
+    asked = bodies.read(body, EvalChange)
     changes: dict[str, Any] = {"name": _name(asked.name)} if asked.name is not None else {}
     if asked.metadata is not msgspec.UNSET:
         check_metadata(asked.metadata)
@@ -211,7 +208,7 @@ def parse_change(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def parse_run(body: Mapping[str, Any], config: Mapping[str, Any]) -> RunOrder:
     """Raises InvalidRequest for the first thing that is wrong, also with the eval's own configuration."""
-    asked = _convert(body, RunRequest)
+    asked = bodies.read(body, RunRequest)
     check_metadata(asked.metadata)
     return parse_data_source(asked.data_source, config, name=_name(asked.name), metadata=asked.metadata)
 
@@ -224,7 +221,8 @@ def parse_data_source(
     metadata: dict[str, str] | None = None,
 ) -> RunOrder:
     """The run that a data source describes."""
-    source = _convert(asked, DataSource, "data_source")
+    _refuse_responses(asked.get("source"))
+    source = bodies.read(asked, DataSource, "data_source")
     _check_source(source, config)
     _check_sampling(source)
     return RunOrder(
@@ -247,15 +245,7 @@ def _kept_config(config: CustomConfig | LogsConfig | StoredConfig) -> dict[str, 
     """The configuration as it is shown: with the schema of what graders see."""
     anything = {"type": "object"}
     if isinstance(config, CustomConfig):
-        try:
-            Draft202012Validator.check_schema(
-                config.item_schema,
-                format_checker=Draft202012Validator.FORMAT_CHECKER,  # its patterns, too
-            )
-        except SchemaError as error:
-            raise InvalidRequest(
-                f"Invalid 'data_source_config.item_schema': {error.message}.", param="data_source_config.item_schema"
-            ) from error
+        _check_item_schema(config.item_schema)
         properties = {"item": config.item_schema, **({"sample": anything} if config.include_sample_schema else {})}
         return {"type": "custom", "schema": _schema(properties)}
     check_metadata(config.metadata)
@@ -263,18 +253,39 @@ def _kept_config(config: CustomConfig | LogsConfig | StoredConfig) -> dict[str, 
     return {"type": kind, "metadata": config.metadata or {}, "schema": _schema({"item": anything, "sample": anything})}
 
 
+def _check_item_schema(schema: dict[str, Any]) -> None:
+    param = "data_source_config.item_schema"
+    rules = Draft202012Validator(Draft202012Validator.META_SCHEMA, format_checker=Draft202012Validator.FORMAT_CHECKER)
+    error = best_match(rules.iter_errors(schema))
+    if error is not None:
+        # Of several ways to be right, the first is what most people meant: for `type`, one of its words.
+        most_exact = error.context[0] if error.context else error
+        place = ".".join(map(str, error.absolute_path))
+        raise InvalidRequest(
+            f"Invalid '{param}': it must be a JSON schema (draft 2020-12), and its {place or 'whole'} is wrong: "
+            f"{shortened(most_exact.message)}.",
+            param=param,
+        )
+    kind = schema.get("type", "object")
+    if "object" not in (kind if isinstance(kind, list) else [kind]):
+        raise InvalidRequest(f"Invalid '{param}': its type is {kind!r}, but items are objects.", param=param)
+
+
 def _schema(properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
-def _check_source(asked: DataSource, config: Mapping[str, Any]) -> None:
-    source = asked.source
-    if isinstance(source, Responses):
+def _refuse_responses(source: Any) -> None:
+    if isinstance(source, dict) and source.get("type") == "responses":
         raise InvalidRequest(
             "stillroom keeps no responses to draw items from. Use source type 'stored_completions', 'file_id' or "
             "'file_content'.",
             param="data_source.source.type",
         )
+
+
+def _check_source(asked: DataSource, config: Mapping[str, Any]) -> None:
+    source = asked.source
     if isinstance(source, StoredCompletions):
         check_metadata(source.metadata)
         if asked.type == "jsonl":
@@ -372,18 +383,3 @@ def _name(name: str | None) -> str | None:
     if name is not None and (not name or len(name) > NAME_LETTERS or "\0" in name):
         raise InvalidRequest(f"'name' has 1 to {NAME_LETTERS} characters; got {len(name)}.", param="name")
     return name
-
-
-def _convert(value: Any, kind: type[Any], where: str = "") -> Any:
-    try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        reason, _, path = str(error).partition(" - at `$")
-        field = f"{where}{path.rstrip('`')}".lstrip(".")
-        if "missing required field" in reason:
-            missing = reason.rpartition("`")[0].rpartition("`")[2]
-            field = f"{field}.{missing}".lstrip(".")
-            raise InvalidRequest(
-                f"Missing required parameter: '{field}'.", param=field, code="missing_required_parameter"
-            ) from error
-        raise InvalidRequest(f"Invalid '{field or 'body'}': {reason}.", param=field or None) from error

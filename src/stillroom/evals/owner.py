@@ -15,7 +15,7 @@ from stillroom import catalog, ids, jobs
 from stillroom.billing.budget import Budgets
 from stillroom.config import SCRATCH, Settings
 from stillroom.datasets.files import Files
-from stillroom.errors import Conflict, InvalidRequest, NotFound, SandboxUnavailable
+from stillroom.errors import Conflict, InvalidRequest, NotFound, SandboxUnavailable, shortened
 from stillroom.evals import items
 from stillroom.evals.order import EvalOrder, FileId, RunOrder, StoredCompletions, held_out_jobs, read_criterion
 from stillroom.evals.table import (
@@ -78,6 +78,10 @@ class Evals:
     # --- definitions ------------------------------------------------------------------------------
 
     def create(self, project: int, order: EvalOrder) -> Eval:
+        """Raises InvalidRequest when a judge is a model that is not there."""
+        for position, criterion in enumerate(order.testing_criteria):
+            for model in models_of(read_criterion(criterion, position)):
+                self._check_model(project, model, f"testing_criteria[{position}].model")
         now = int(time.time())
         row = {
             "id": ids.random_id("eval_"),
@@ -169,7 +173,7 @@ class Evals:
         with self._database.read() as connection:
             run = get_run(connection, project, run_id)
         if run.eval != eval_id:
-            raise NotFound(f"The eval '{eval_id}' has no run '{run_id}'.", param="run_id")
+            raise NotFound(f"The eval '{shortened(eval_id)}' has no run '{run_id}'.", param="run_id")
         return run
 
     def runs(self, project: int, eval_id: str, page: Page, *, state: State | None) -> tuple[list[Run], bool]:
@@ -227,16 +231,16 @@ class Evals:
     def output_items(
         self, project: int, eval_id: str, run_id: str, page: Page, *, outcome: Outcome | None
     ) -> tuple[list[OutputItem], bool]:
-        """A page of what the run found, in the order it was found, and whether more follow."""
+        """A page of what the run found, in the order of the data source, and whether more follow."""
         self.get_run(project, eval_id, run_id)
         table = eval_output_items
         query = select(table).where(table.c.run == run_id)
         if outcome is not None:
             query = query.where(table.c.status == outcome.value)
         if page.after is not None:
-            last = self.output_item(project, eval_id, run_id, page.after).number
-            query = query.where(_beyond([table.c.number], [last], page.descending))
-        query = query.order_by(table.c.number.desc() if page.descending else table.c.number.asc())
+            last = self.output_item(project, eval_id, run_id, page.after).item
+            query = query.where(_beyond([table.c.item], [last], page.descending))
+        query = query.order_by(table.c.item.desc() if page.descending else table.c.item.asc())
         with self._database.read() as connection:
             found = [output_item_of(row) for row in connection.execute(query.limit(page.limit + 1))]
         return found[: page.limit], len(found) > page.limit
@@ -248,21 +252,21 @@ class Evals:
         with self._database.read() as connection:
             row = connection.execute(select(table).where(table.c.run == run_id, table.c.id == item_id)).first()
         if row is None:
-            raise NotFound(f"The run '{run_id}' has no output item '{item_id}'.", param="output_item_id")
+            raise NotFound(f"The run '{run_id}' has no output item '{shortened(item_id)}'.", param="output_item_id")
         return output_item_of(row)
 
     def walk(self, run: Run) -> Iterator[OutputItem]:
-        """Everything the run found, some hundreds in memory at a time."""
+        """Everything the run found, in the order of the data source, some hundreds in memory at a time."""
         table = eval_output_items
-        last = 0
+        last = -1  # items count from 0
         while True:
-            query = select(table).where(table.c.run == run.id, table.c.number > last).order_by(table.c.number)
+            query = select(table).where(table.c.run == run.id, table.c.item > last).order_by(table.c.item)
             with self._database.read() as connection:
                 found = [output_item_of(row) for row in connection.execute(query.limit(CHUNK))]
             yield from found
             if len(found) < CHUNK:
                 return
-            last = found[-1].number
+            last = found[-1].item
 
     # --- checks -----------------------------------------------------------------------------------
 
@@ -283,7 +287,9 @@ class Evals:
                 self._files.get(project, order.source.id)
             except NotFound:
                 raise InvalidRequest(
-                    f"There is no file '{order.source.id}'.", param="data_source.source.id", code="file_not_found"
+                    f"There is no file '{shortened(order.source.id)}'.",
+                    param="data_source.source.id",
+                    code="file_not_found",
                 ) from None
             items.check_file(self._files.path(project, order.source.id))
         elif isinstance(order.source, StoredCompletions):
@@ -302,7 +308,7 @@ class Evals:
             known = catalog.find_deployment(connection, project, name) or catalog.find_model(connection, project, name)
         if known is None:
             raise InvalidRequest(
-                f"The model `{name}` does not exist or you do not have access to it.",
+                f"The model `{shortened(name)}` does not exist or you do not have access to it.",
                 param=param,
                 code="model_not_found",
             )
@@ -312,7 +318,8 @@ class Evals:
             found = [model for model in catalog.list_models(connection, project) if model.job == job_id]
         if not found:
             raise InvalidRequest(
-                f"'{job_id}' is no fine-tuning job that has made a model.", param="data_source.source.held_out_from"
+                f"'{shortened(job_id)}' is no fine-tuning job that has made a model.",
+                param="data_source.source.held_out_from",
             )
 
     def _runs_of(self, project: int, eval_id: str) -> list[str]:

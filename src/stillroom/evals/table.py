@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 
 from stillroom import jobs
-from stillroom.errors import NotFound
+from stillroom.errors import NotFound, shortened
 from stillroom.jobs import State
 from stillroom.store.tables import RowId, metadata
 
@@ -93,8 +93,7 @@ eval_output_items = Table(
     Column("status", String(8), nullable=False),
     Column("body", LargeBinary, nullable=False),
     UniqueConstraint("run", "item"),
-    Index("ix_eval_output_items_run_number", "run", "number"),
-    Index("ix_eval_output_items_run_status_number", "run", "status", "number"),
+    Index("ix_eval_output_items_run_status_item", "run", "status", "item"),
 )
 
 
@@ -174,7 +173,7 @@ def get_eval(connection: Connection, project: int, eval_id: str) -> Eval:
     """Raises NotFound when the project has no such eval."""
     row = connection.execute(select(evals).where(evals.c.project == project, evals.c.id == eval_id)).first()
     if row is None:
-        raise NotFound(f"No eval found with id '{eval_id}'.", param="eval_id")
+        raise NotFound(f"No eval found with id '{shortened(eval_id)}'.", param="eval_id")
     return eval_of(row)
 
 
@@ -182,7 +181,7 @@ def get_run(connection: Connection, project: int, run_id: str) -> Run:
     """Raises NotFound when the project has no such run."""
     row = connection.execute(joined().where(eval_runs.c.project == project, eval_runs.c.id == run_id)).first()
     if row is None:
-        raise NotFound(f"No eval run found with id '{run_id}'.", param="run_id")
+        raise NotFound(f"No eval run found with id '{shortened(run_id)}'.", param="run_id")
     return run_of(row)
 
 

@@ -15,7 +15,7 @@ from stillroom.config import SCRATCH, Settings
 from stillroom.datasets.files import File, Files
 from stillroom.datasets.files import Status as FileStatus
 from stillroom.datasets.selection import MINIMUM
-from stillroom.errors import Conflict, InvalidRequest, InvalidTrainingFile, NotFound, StillroomError
+from stillroom.errors import Conflict, InvalidRequest, InvalidTrainingFile, NotFound, StillroomError, shortened
 from stillroom.fine_tuning.order import Order
 from stillroom.fine_tuning.table import (
     KIND,
@@ -184,7 +184,7 @@ class FineTuning:
             if after is not None:
                 cursor = connection.execute(select(table.c.number).where(table.c.id == after)).scalar()
                 if cursor is None:
-                    raise InvalidRequest(f"No object with id '{after}' to list after.", param="after")
+                    raise InvalidRequest(f"No object with id '{shortened(after)}' to list after.", param="after")
                 query = query.where(table.c.number < cursor)
             rows = [dict(row) for row in connection.execute(query).mappings()]
         return rows[:limit], len(rows) > limit
@@ -199,7 +199,7 @@ class FineTuning:
         students = ", ".join(sorted({SCRATCH, *self._settings.students}))
         teacher = " It is a teacher." if model in self._settings.teachers else ""
         raise InvalidRequest(
-            f"The model '{model}' cannot be fine-tuned here.{teacher} Choose one of {students}, or a fine-tuned model.",
+            f"The model '{shortened(model)}' cannot be fine-tuned here.{teacher} Choose one of {students}, or a fine-tuned model.",
             param="model",
             code="model_not_found",
         )
@@ -209,7 +209,7 @@ class FineTuning:
             file = self._files.get(project, file_id)
         except NotFound:
             raise InvalidRequest(
-                f"invalid {param}: {file_id}: no such file.", param=param, code="file_not_found"
+                f"invalid {param}: {shortened(file_id)}: no such file.", param=param, code="file_not_found"
             ) from None
         if file.purpose != "fine-tune":
             raise InvalidRequest(

@@ -20,7 +20,7 @@ from stillroom.billing import Entry, Kind, cost_picousd
 from stillroom.billing.break_even import BreakEven
 from stillroom.billing.subjects import cost_of
 from stillroom.config import Price, Settings, Student
-from stillroom.errors import NotFound
+from stillroom.errors import NotFound, shortened
 from stillroom.fine_tuning.order import Hyperparameters, Order
 from stillroom.fine_tuning.table import Job, as_json, get_job, joined
 from stillroom.jobs import State
@@ -188,7 +188,7 @@ class Quotes:
         with self._database.read() as connection:
             text = connection.execute(query).scalar()
         if text is None:
-            raise NotFound(f"No such quote: {quote_id}", param="id")
+            raise NotFound(f"No such quote: {shortened(quote_id)}", param="id")
         return _quote(text)
 
     def is_known(self, project: int, name: str) -> bool:

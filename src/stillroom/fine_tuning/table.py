@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 
 from stillroom import ids, jobs
-from stillroom.errors import NotFound, StillroomError
+from stillroom.errors import NotFound, StillroomError, shortened
 from stillroom.fine_tuning.order import Hyperparameters
 from stillroom.jobs import State
 from stillroom.store.tables import RowId, metadata
@@ -157,7 +157,7 @@ def get_job(connection: Connection, project: int, job_id: str) -> Job:
     row = fine_tuning_jobs.c
     record = connection.execute(joined().where(row.project == project, row.id == job_id)).first()
     if record is None:
-        raise NotFound(f"Could not find fine tune: {job_id}", param="fine_tuning_job_id")
+        raise NotFound(f"Could not find fine tune: {shortened(job_id)}", param="fine_tuning_job_id")
     return job_of(record)
 
 

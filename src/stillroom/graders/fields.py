@@ -61,12 +61,14 @@ class Fields:
             raise self.wrong(name, "expected a string", code="invalid_type")
         return Template.read(value, param=f"{self.param}.{name}")
 
-    def number(self, name: str, default: float) -> float:
+    def number(self, name: str, default: float, *, low: float = -MOST, high: float = MOST) -> float:
         value = self.values.get(name)
         if value is None:
             return default
         if not is_number(value):
             raise self.wrong(name, f"{value!r} is no number", code="invalid_type")
+        if not low <= value <= high:
+            raise self.wrong(name, f"{value!r} is outside the scores, which are {low:g} to {high:g}")
         return float(value)
 
     def choice(self, name: str, of: type[Choice]) -> Choice:

@@ -211,7 +211,7 @@ def _text_similarity(given: Fields, name: str, in_eval: bool) -> TextSimilarity:
         metric=metric,
         input=given.template("input"),
         reference=given.template("reference"),
-        pass_threshold=given.number("pass_threshold", HALF),
+        pass_threshold=given.number("pass_threshold", HALF, low=0, high=1),
     )
 
 
@@ -237,7 +237,7 @@ def _score_model(given: Fields, name: str) -> ScoreModel:
         messages=_messages(given.required("input"), f"{given.param}.input"),
         low=low,
         high=high,
-        pass_threshold=given.number("pass_threshold", (low + high) / 2),
+        pass_threshold=given.number("pass_threshold", (low + high) / 2, low=low, high=high),
         sampling=_sampling(given),
     )
 
@@ -342,6 +342,19 @@ def _check_grade(given: Fields, tree: ast.Module) -> None:
     for node in found:
         if isinstance(node, ast.AsyncFunctionDef):
             raise given.wrong("source", "its 'grade' is async; write a plain def grade(sample, item): ...")
+    (first, *others) = found
+    if not others and first in tree.body and isinstance(first, ast.FunctionDef) and not _takes_two(first):
+        raise given.wrong("source", "its 'grade' cannot be called with two values; write def grade(sample, item): ...")
+
+
+def _takes_two(function: ast.FunctionDef) -> bool:
+    """Whether it can be called with two positional arguments, as far as one can see: a decorator may change that."""
+    given = function.args
+    positional = len(given.posonlyargs) + len(given.args)
+    enough = positional >= 2 or given.vararg is not None
+    return bool(function.decorator_list) or (
+        enough and positional - len(given.defaults) <= 2 and None not in given.kw_defaults
+    )
 
 
 def _binds_grade(node: ast.AST) -> bool:

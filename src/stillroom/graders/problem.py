@@ -1,7 +1,7 @@
 """Why a grade could not be given, in the words of OpenAI's grader errors.
 
 Each kind of problem is one of the flags in a grader run's `metadata.errors`; three further fields
-there say more about python and model graders.
+there say more about python and model graders, and `details`, which is ours, says it for all.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ def flags(problem: Problem | None) -> dict[str, bool | str | None]:
     details = problem.details if problem else None
     return {
         **told,
+        "details": details,
         "python_grader_server_error_type": (problem.code or "server_error")
         if problem and kind is ProblemKind.PYTHON_SERVER
         else None,

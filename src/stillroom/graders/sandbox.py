@@ -199,6 +199,7 @@ class PythonGrader:
         failed = PythonFailed(
             f"The grader took longer than {self._limits.wall_seconds:g} seconds for one item and was ended.",
             where="runtime",
+            timed_out=True,
         )
         if loading:
             self._unloadable = failed

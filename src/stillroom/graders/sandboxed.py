@@ -106,7 +106,8 @@ def _load(source: str) -> Any:
 
 
 def _number(score: Any) -> float:
-    if isinstance(score, (bool, str, bytes, bytearray)) or not (
+    """True is 1 and False is 0, as for Python itself."""
+    if isinstance(score, (str, bytes, bytearray)) or not (
         hasattr(type(score), "__float__") or hasattr(type(score), "__index__")
     ):
         raise NoScore(f"`grade` returned {_short(score)}, which is no number.")

@@ -16,7 +16,7 @@ import aiohttp
 from stillroom import catalog
 from stillroom.chat import Upstream
 from stillroom.config import SCRATCH, GatewaySettings, Price, Settings, Student
-from stillroom.errors import ModelNotFound, StudentUnavailable
+from stillroom.errors import ModelNotFound, StudentUnavailable, shortened
 from stillroom.serving.hosting import Hosting, Weights, base_weights
 from stillroom.store.database import Database
 from stillroom.teachers.http import HttpUpstream, open_session, teacher_upstream
@@ -78,7 +78,9 @@ class Models:
                 "call what that makes.",
                 param="model",
             )
-        raise ModelNotFound(f"The model `{name}` does not exist or you do not have access to it.", param="model")
+        raise ModelNotFound(
+            f"The model `{shortened(name)}` does not exist or you do not have access to it.", param="model"
+        )
 
     def find_student(self, project: int, name: str) -> tuple[Weights, Price] | None:
         """The weights that a fine-tuned model's or base's name stands for, and their price; None when it

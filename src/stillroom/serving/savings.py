@@ -11,7 +11,7 @@ from stillroom.billing import Kind
 from stillroom.billing.break_even import BreakEven, break_even, traffic_of
 from stillroom.billing.subjects import cost_of
 from stillroom.config import SCRATCH, Price, Settings, Student
-from stillroom.errors import ModelNotFound
+from stillroom.errors import ModelNotFound, shortened
 from stillroom.store.database import Database
 
 
@@ -55,7 +55,9 @@ def _student(settings: Settings, connection: Connection, project: int, name: str
     tuned = catalog.find_model(connection, project, model)
     base = tuned.base if tuned else model
     if tuned is None and base != SCRATCH and base not in settings.students:
-        raise ModelNotFound(f"'{name}' is no student: no base, fine-tuned model or deployment of one.", param="student")
+        raise ModelNotFound(
+            f"'{shortened(name)}' is no student: no base, fine-tuned model or deployment of one.", param="student"
+        )
     price = settings.students.get(base, Student()).price
     if tuned is None:
         return price, 0

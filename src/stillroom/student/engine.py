@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stillroom.errors import InvalidRequest, ModelNotFound, StillroomError, StudentUnavailable
+from stillroom.errors import InvalidRequest, ModelNotFound, StillroomError, StudentUnavailable, shortened
 from stillroom.student.base_models import Student, open_artefact
 from stillroom.student.kv_cache import BatchCache, PrefixCache
 from stillroom.student.sampling import Picked, Sampler, Sampling, top_of
@@ -103,7 +103,9 @@ class Engine:
     def student_named(self, name: str) -> _Attached:
         attached = self._attached.get(name)
         if attached is None:
-            raise ModelNotFound(f"The model `{name}` does not exist or you do not have access to it.", param="model")
+            raise ModelNotFound(
+                f"The model `{shortened(name)}` does not exist or you do not have access to it.", param="model"
+            )
         return attached
 
     def generate(self, request: GenerateRequest) -> AsyncGenerator[TokenEvent]:

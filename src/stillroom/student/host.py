@@ -29,6 +29,7 @@ from typing import Any
 
 import torch
 from aiohttp import web
+from transformers.utils import logging as transformers_logging
 
 from stillroom.errors import (
     BaseModelUnusable,
@@ -382,6 +383,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="torch's threads (default: 1)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    transformers_logging.disable_progress_bar()
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     # Only its owner may talk to it: there are no keys on this socket.
     os.umask(0o077)

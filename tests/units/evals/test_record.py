@@ -8,9 +8,10 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 
-from stillroom import jobs
+from stillroom import catalog, jobs
 from stillroom.assembly import Platform
-from stillroom.errors import StillroomError
+from stillroom.catalog import DeploymentState
+from stillroom.errors import InvalidRequest, StillroomError
 from stillroom.evals import order, record
 from stillroom.evals.items import Laid
 from stillroom.evals.owner import Page
@@ -23,6 +24,12 @@ CHECK: dict[str, Any] = {
     "input": "{{ sample.output_text }}",
     "reference": "{{ item.a }}",
     "operation": "eq",
+}
+JUDGE: dict[str, Any] = {
+    "type": "score_model",
+    "name": "judged",
+    "model": "gpt-4o",
+    "input": [{"role": "user", "content": "{{ sample.output_text }}"}],
 }
 ALL = Page(after=None, descending=False, limit=100)
 
@@ -84,6 +91,48 @@ def test_counts_criteria_and_usage_grow_with_the_items(platform: Platform, claim
     assert ([item.item for item in items], more) == ([0, 1, 2], False)
     assert [item.outcome for item in items] == [Outcome.PASS, Outcome.FAIL, Outcome.ERROR]
     assert list(platform.evals.walk(seen)) == items
+
+
+def test_items_are_listed_by_their_place_in_the_data_source_whenever_they_were_graded(
+    platform: Platform, claimed: tuple[Claim, Run]
+) -> None:
+    claim, run = claimed
+    order_of_grading = [2, 0, 3, 1, 4]
+    for number in order_of_grading:
+        platform.writer.write(lambda c, n=number: record.record_items(c, claim, [found(n, n % 2 == 0, True)]))
+
+    def listed(descending: bool, outcome: Outcome | None) -> list[int]:
+        """Page by page, two at a time."""
+        numbers: list[int] = []
+        after, more = None, True
+        while more:
+            page = Page(after=after, descending=descending, limit=2)
+            some, more = platform.evals.output_items(1, run.eval, run.id, page, outcome=outcome)
+            numbers += [item.item for item in some]
+            after = some[-1].id
+        return numbers
+
+    assert listed(False, None) == [0, 1, 2, 3, 4]
+    assert listed(True, None) == [4, 3, 2, 1, 0]
+    assert listed(False, Outcome.PASS) == [0, 2, 4]
+    assert listed(True, Outcome.FAIL) == [3, 1]
+    assert [item.item for item in platform.evals.walk(run)] == [0, 1, 2, 3, 4]
+
+
+def test_a_judge_must_be_there_when_an_eval_is_made_and_still_when_it_is_run(platform: Platform) -> None:
+    judge = {**JUDGE, "model": "my-judge"}
+    asked = order.parse_eval({"data_source_config": {"type": "logs"}, "testing_criteria": [CHECK, judge]})
+    with pytest.raises(InvalidRequest, match="`my-judge` does not exist") as refused:
+        platform.evals.create(1, asked)
+    assert (refused.value.param, refused.value.code) == ("testing_criteria[1].model", "model_not_found")
+    there = {"model": "scratch-small", "state": DeploymentState.SUCCEEDED, "extra": {}}
+    platform.writer.write(lambda c: catalog.put_deployment(c, 1, "my-judge", **there))
+    made = platform.evals.create(1, asked)
+    platform.writer.write(lambda c: catalog.delete_deployment(c, 1, "my-judge"))
+    source = {"type": "jsonl", "source": {"type": "file_content", "content": [{"item": {"a": "b"}}]}}
+    run = order.parse_run({"data_source": source}, made.data_source_config)
+    with pytest.raises(InvalidRequest, match="`my-judge` does not exist"):
+        platform.evals.start(1, "key-1", made.id, run)
 
 
 def test_an_item_without_results_counts_for_no_criterion(platform: Platform, claimed: tuple[Claim, Run]) -> None:

@@ -122,6 +122,10 @@ def test_what_is_no_object_is_refused(given: Any) -> None:
         ({**TEXT_SIMILARITY, "pass_threshold": "0.8"}, "pass_threshold", "'0.8' is no number"),
         ({**TEXT_SIMILARITY, "pass_threshold": True}, "pass_threshold", "True is no number"),
         ({**TEXT_SIMILARITY, "pass_threshold": None}, "pass_threshold", "Missing required parameter"),
+        ({**TEXT_SIMILARITY, "pass_threshold": 1.01}, "pass_threshold", "1.01 is outside the scores, which are 0 to 1"),
+        ({**TEXT_SIMILARITY, "pass_threshold": -1}, "pass_threshold", "-1 is outside the scores"),
+        ({**SCORE_MODEL, "pass_threshold": 7}, "pass_threshold", "7 is outside the scores, which are 0 to 1"),
+        ({**SCORE_MODEL, "range": [1, 5], "pass_threshold": 0.5}, "pass_threshold", "which are 1 to 5"),
         ({**LABEL_MODEL, "passing_labels": ["good"]}, "passing_labels", "'good' is none of the labels 'positive',"),
         ({**LABEL_MODEL, "labels": []}, "labels", "give at least one"),
         ({**LABEL_MODEL, "input": []}, "input", "a list of messages"),
@@ -182,6 +186,36 @@ def test_thresholds_have_defaults_in_the_middle() -> None:
 def test_grade_may_be_bound_in_any_way_and_doubtful_escapes_are_the_authors() -> None:
     for source in ("from x import y as grade", "grade = lambda s, i: 1", 'import re\ndef grade(s, i): return "\\d"'):
         assert isinstance(read({**PYTHON, "source": source}), order.PythonCode)
+
+
+@pytest.mark.parametrize("arguments", ["", "s", "s, i, more", "s, *, item", "s, i, *, more"])
+def test_a_grade_that_cannot_take_sample_and_item_is_refused(arguments: str) -> None:
+    param, message = refused({**PYTHON, "source": f"def grade({arguments}): return 1"})
+    assert param == "testing_criteria[0].source"
+    assert "cannot be called with two values; write def grade(sample, item)" in message
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def grade(s, i, more=1): return 1",
+        "def grade(*values): return 1",
+        "def grade(s, /, i, *, more=2, **others): return 1",
+        "@two\ndef grade(s): return 1",
+        "def grade(s): return 1\ngrade = two(grade)",
+        "if True:\n    def grade(s): return 1",
+    ],
+)
+def test_a_grade_that_may_take_sample_and_item_is_taken(source: str) -> None:
+    assert isinstance(read({**PYTHON, "source": source}), order.PythonCode)
+
+
+@pytest.mark.parametrize("threshold", [0, 1, 0.5])
+def test_a_threshold_may_be_the_edge_of_the_scores(threshold: float) -> None:
+    for criterion in (TEXT_SIMILARITY, SCORE_MODEL):
+        grader = read({**criterion, "pass_threshold": threshold})
+        assert isinstance(grader, order.TextSimilarity | order.ScoreModel)
+        assert grader.pass_threshold == threshold
 
 
 def test_outside_evals_a_grader_needs_no_name() -> None:

@@ -72,6 +72,11 @@ def test_a_grader_sees_sample_and_item_and_gives_a_score() -> None:
 
 
 @sandboxed
+def test_a_truth_counts_as_1_and_what_is_false_as_0() -> None:
+    assert evaluated("1 < 2", "1 > 2", "True + True") == [1.0, 0.0, 2.0]
+
+
+@sandboxed
 @pytest.mark.parametrize("loop", [asyncio.run, uvloop.run])
 def test_a_thousand_items_take_one_process(loop: Callable[[Any], Any]) -> None:
     async def run() -> tuple[list[float], int]:

@@ -106,7 +106,7 @@ def test_equal_texts_score_what_the_metric_gives_at_most(metric: Metric, text: s
     assert score(metric, text, text) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("metric", set(Metric) - {Metric.FUZZY_MATCH})
+@pytest.mark.parametrize("metric", [metric for metric in Metric if metric is not Metric.FUZZY_MATCH])
 def test_texts_without_a_common_word_score_0(metric: Metric) -> None:
     assert score(metric, "alpha beta gamma delta epsilon", "one two three four five") == 0.0
     assert score(metric, "東京は暑い", "犬走猫眠鳥") == 0.0

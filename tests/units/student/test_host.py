@@ -19,11 +19,20 @@ HELLO = [{"role": "user", "content": "Hello, I was charged twice."}]
 
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def said(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the host writes to its standard error."""
+    return tmp_path_factory.mktemp("said") / "stderr"
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory, said: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     socket = tmp_path_factory.mktemp("host") / "s.sock"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "stillroom.student.host", "--socket", str(socket)], stdin=subprocess.PIPE
-    )
+    with said.open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "stillroom.student.host", "--socket", str(socket)],
+            stdin=subprocess.PIPE,
+            stderr=stderr,
+        )
     deadline = time.monotonic() + 60
     while not socket.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -167,6 +176,11 @@ def test_unknown_models_and_folders_are_refused(kyle: tuple[Any, str], tmp_path:
     status, answer = _post(kyle, "/attach", {"name": "x", "path": str(tmp_path)})
     assert status == 400 and answer["error"]["code"] == "base_model_unusable"
     assert _post(kyle, "/detach", {"name": "x"})[0] == 404
+
+
+def test_opening_a_student_draws_no_progress_bars_into_the_servers_log(kyle: tuple[Any, str], said: Path) -> None:
+    assert "kyle" in _get(kyle, "/stats")["students"]  # it was opened
+    assert "%|" not in said.read_text()
 
 
 def test_a_client_that_leaves_frees_its_place(kyle: tuple[Any, str]) -> None:

@@ -28,8 +28,7 @@ def upgrade() -> None:
     sa.UniqueConstraint('id', name=op.f('uq_eval_output_items_id')),
     sa.UniqueConstraint('run', 'item', name=op.f('uq_eval_output_items_run_item'))
     )
-    op.create_index('ix_eval_output_items_run_number', 'eval_output_items', ['run', 'number'], unique=False)
-    op.create_index('ix_eval_output_items_run_status_number', 'eval_output_items', ['run', 'status', 'number'], unique=False)
+    op.create_index('ix_eval_output_items_run_status_item', 'eval_output_items', ['run', 'status', 'item'], unique=False)
     op.create_table('budgets',
     sa.Column('project', ROW_ID, autoincrement=False, nullable=False),
     sa.Column('limit_microusd', sa.BigInteger(), nullable=False),
@@ -129,6 +128,5 @@ def downgrade() -> None:
     op.drop_index('ix_eval_runs_eval_number', table_name='eval_runs')
     op.drop_table('eval_runs')
     op.drop_table('budgets')
-    op.drop_index('ix_eval_output_items_run_status_number', table_name='eval_output_items')
-    op.drop_index('ix_eval_output_items_run_number', table_name='eval_output_items')
+    op.drop_index('ix_eval_output_items_run_status_item', table_name='eval_output_items')
     op.drop_table('eval_output_items')
