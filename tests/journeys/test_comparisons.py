@@ -198,7 +198,7 @@ def test_the_summary_on_the_terminal_begins_with_the_sentence_that_matters(
 ) -> None:
     shown = server.cli("evals", "report", compared["eval_id"]).stdout
     side = compared["sides"][0]
-    assert shown.startswith(f"{side['model']} gives the teacher's answer to {side['agreement']['share'] * 100:.1f} %")
+    assert shown.startswith(f"{side['name']} gives the teacher's answer to {side['agreement']['share'] * 100:.1f} %")
     assert "held-out completions" in shown.splitlines()[0]
 
 

@@ -238,7 +238,7 @@ def _headline(side: Side, teacher: Teacher | None) -> str:
     assert side.agreement is not None
     unseen = side.training is not None and side.training.trained_on == 0
     on = f"{side.agreement.total} {'held-out ' if unseen else ''}completions"
-    told = f"{side.model} gives the teacher's answer to {shown_share(side.agreement)} of {on}"
+    told = f"{side.name} gives the teacher's answer to {shown_share(side.agreement)} of {on}"
     old = teacher.expense.microusd_per_1000_calls if teacher else None
     new = side.expense.microusd_per_1000_calls
     if not old or new is None:
@@ -252,6 +252,8 @@ def _headline(side: Side, teacher: Teacher | None) -> str:
 def _earned(side: Side) -> str:
     """What that means with training and hosting paid."""
     assert side.earning is not None
+    if side.earning.days is not None and not side.earning.training_microusd:
+        return f"at the traffic of late it costs {_dollars(side.earning.student_microusd_per_day)} a day with hosting."
     if side.earning.days is not None:
         return f"at the traffic of late the training is earned in {side.earning.days:,.1f} days."
     if side.earning.teacher_microusd_per_day == 0:
@@ -358,8 +360,12 @@ def _earning(side: Side) -> str:
     if side.earning is None:
         return NOTHING
     cost = _dollars(side.earning.training_microusd)
+    if not side.earning.training_microusd:
+        return NOTHING  # a base, or training that is counted at nothing
+    if side.earning.teacher_microusd_per_day == 0:
+        return f"{cost}: {side.earning.reason}"
     if side.earning.days is None:
-        return f"{cost}, never earned: {side.earning.reason}"
+        return f"{cost}, never earned at this traffic"
     return f"{cost}, earned in {side.earning.days:,.1f} days ({side.earning.date})"
 
 
@@ -369,7 +375,8 @@ def _a_day(side: Side) -> str:
 
 def _dollars(microusd: int) -> str:
     """With as many digits as it takes to see something."""
-    return f"${microusd / MICRO:,.2f}" if microusd >= MICRO or not microusd else f"${microusd / MICRO:,.4f}"
+    digits = 2 if microusd == 0 or microusd >= MICRO // 10 else 4
+    return f"${microusd / MICRO:,.{digits}f}"
 
 
 def _held_out(side: Side) -> str:
