@@ -19,6 +19,7 @@ from sqlalchemy import (
     ForeignKey,
     String,
     Table,
+    bindparam,
     delete,
     insert,
     select,
@@ -59,6 +60,9 @@ api_keys = Table(
     # A key lent to a job: what the job asks for is counted as its owner's, by the owner's key.
     Column("acts_for", String(64)),
 )
+
+
+_LIVE = select(api_keys.c.id).where(api_keys.c.id == bindparam("key"), api_keys.c.revoked_at.is_(None))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,11 +144,14 @@ class Keys:
         self._known.clear()
 
     def lend(self, project: int, owner_key: str, to: str) -> str:
-        """A key for the job `to`, which acts as its owner's; any that was lent to it before ends."""
+        """A key for the job `to`, which acts as its owner's and ends with it; any that was lent to the job before
+        ends now. Raises AuthenticationFailed when the owner's key is revoked."""
         secret = KEY_PREFIX + secrets.token_urlsafe(KEY_BYTES)
         row = {"id": ids.random_id("key-"), "project": project, "name": to, "hash": _hash(secret), "shown": ""}
 
         def write(connection: Connection) -> None:
+            if connection.execute(_LIVE, {"key": owner_key}).first() is None:
+                raise AuthenticationFailed("The API key that asked for this is revoked.")
             connection.execute(_lent(to))
             connection.execute(insert(api_keys).values(**row, created_at=int(time.time()), acts_for=owner_key))
 
@@ -165,6 +172,8 @@ class Keys:
         )
         with self._database.read() as connection:
             row = connection.execute(query).first()
+            if row is not None and row.acts_for and connection.execute(_LIVE, {"key": row.acts_for}).first() is None:
+                row = None
         principal = _principal(row) if row else None
         if principal is not None:  # unknown keys are not remembered: guesses must not fill memory
             self._known[digest] = (time.monotonic() + REMEMBERED_SECONDS, principal)

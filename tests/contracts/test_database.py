@@ -291,7 +291,7 @@ def fill_evals(platform: Platform) -> None:
     platform.evals.start(PROJECT, "key", made.id, order)
     claim = platform.writer.write(lambda c: jobs.claim(c, "server", ["fine_tuning", "eval_run"]))
     assert claim is not None
-    platform.keys.lend(PROJECT, "key", claim.subject)
+    platform.keys.lend(PROJECT, platform.keys.of_project(PROJECT)[0].id, claim.subject)
     laid = Laid(total=1, trained_on=0, left_out=0, unusable=0)
     result = {"name": "same", "passed": True, "score": 1.0, "problem": None}
     item = {"type": "item", "number": 0, "status": "pass", "item": {}, "sample": {}, "results": [result], "usage": {}}

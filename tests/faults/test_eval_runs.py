@@ -524,7 +524,9 @@ def test_a_lent_key_is_not_listed_and_ends_with_its_run(start: Start, judge: Scr
             line.split("=", 1) for line in Path(f"/proc/{runner}/environ").read_text().split("\0") if "=" in line
         )
         key = environment["STILLROOM_RUN_KEY"]
-        assert send(server, "GET", "/v1/models", key=key).status == 200
+        refused = send(server, "GET", "/v1/models", key=key)
+        assert refused.status == 401
+        assert "chat completions and nothing else" in refused.json["error"]["message"]
         await_end(server, run)
         wait_for(lambda: send(server, "GET", "/v1/models", key=key).status == 401, seconds=10)
         assert lent_keys(server) == 0

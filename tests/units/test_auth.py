@@ -85,3 +85,14 @@ def test_a_key_lent_again_ends_the_one_before_which_cannot_end_it_in_turn(platfo
     with pytest.raises(AuthenticationFailed):
         platform.keys.check(second)
     assert platform.keys.check(secret).key_id == owner.id
+
+
+def test_a_key_lent_to_a_job_ends_with_its_owners(platform: Platform) -> None:
+    owner, _ = platform.keys.create(1, "app")
+    lent = platform.keys.lend(1, owner.id, "evalrun_1")
+    assert platform.keys.check(lent).key_id == owner.id
+    platform.keys.revoke(1, owner.id)
+    with pytest.raises(AuthenticationFailed):
+        platform.keys.check(lent)
+    with pytest.raises(AuthenticationFailed, match="revoked"):
+        platform.keys.lend(1, owner.id, "evalrun_2")

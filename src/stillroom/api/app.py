@@ -34,7 +34,7 @@ from stillroom.api.wire import (
 )
 from stillroom.assembly import Platform
 from stillroom.auth import Principal
-from stillroom.errors import StillroomError, shortened
+from stillroom.errors import AuthenticationFailed, StillroomError, shortened
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +108,8 @@ class _Exchange:
         azure.check_version(location, query)
         method = self._scope["method"]
         is_chat = location.segments == routes.CHAT and method == "POST"
+        if principal.job is not None and not is_chat:
+            raise AuthenticationFailed("A key lent to a job asks for chat completions and nothing else.")
         route, parameters = (
             (None, {}) if is_chat else routes.find(table, method, location.segments, self._scope["path"])
         )

@@ -104,7 +104,10 @@ def _text(made: report.Report, wanted: str) -> str:
 def _runs(call: Call) -> list[Run]:
     eval_id = call.parameters["id"]
     if named := call.query.get("runs"):
-        return [call.platform.evals.get_run(call.project, eval_id, run) for run in named.split(",")]
+        wanted = list(dict.fromkeys(named.split(",")))
+        if len(wanted) > MOST_RUNS:
+            raise InvalidRequest(f"'runs' names {len(wanted)} runs; a report has at most {MOST_RUNS}.", param="runs")
+        return [call.platform.evals.get_run(call.project, eval_id, run) for run in wanted]
     found = call.platform.evals.latest_runs(call.project, eval_id, MOST_RUNS)
     if not found:
         raise Conflict(f"The eval {eval_id} has no runs to report on.", param="id")

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DRAIN_SECONDS = 30
+THREADS = 32  # for handlers and look-ups: one slow request must not keep the others waiting
 KEEP_ALIVE_SECONDS = 15
 
 
@@ -64,6 +66,7 @@ def serve(settings: Settings, announce: Announce) -> None:
 
 async def _serve(platform: Platform, announce: Announce) -> None:
     settings = platform.settings
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="handler"))
     if settings.host not in LOOPBACK:
         log.warning("listening on %s: other machines can reach this server; every call needs a key", settings.host)
     (settings.folder / SERVER_FILE).unlink(missing_ok=True)  # one that was killed left it, with its address

@@ -14,6 +14,7 @@ import zstandard
 from sqlalchemy import (
     BigInteger,
     Column,
+    ColumnElement,
     Connection,
     ForeignKey,
     Index,
@@ -33,6 +34,7 @@ from stillroom.store.writer import Writer
 log = logging.getLogger(__name__)
 
 KEPT_SECONDS = 24 * 3600
+CHUNK = 500  # answers removed in one transaction
 PURGE_SECONDS = 3600.0  # between two purges
 COMPRESSION_LEVEL = 3
 
@@ -52,6 +54,9 @@ _FIND = select(kept_answers.c.request_hash, kept_answers.c.body).where(
     kept_answers.c.project == bindparam("of"), kept_answers.c.key == bindparam("named")
 )
 _INSERT = insert(kept_answers)
+_DELETE = delete(kept_answers).where(
+    kept_answers.c.project == bindparam("of"), kept_answers.c.key == bindparam("named")
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +106,7 @@ class KeptAnswers:
         first = prefix.encode()
         after = first[:-1] + bytes([first[-1] + 1])
         row = kept_answers.c
-        statement = delete(kept_answers).where(row.project == project, row.key >= first, row.key < after)
-        return self._writer.write(lambda connection: connection.execute(statement).rowcount)
+        return self._remove(row.project == project, row.key >= first, row.key < after)
 
     def purge_old(self) -> None:
         """Removes answers a day old. Does nothing when it did so within the last hour."""
@@ -110,7 +114,22 @@ class KeptAnswers:
         if self._purged is not None and now - self._purged < PURGE_SECONDS:
             return
         self._purged = now
-        statement = delete(kept_answers).where(kept_answers.c.created_at < int(self._clock.now()) - KEPT_SECONDS)
-        removed = self._writer.write(lambda connection: connection.execute(statement).rowcount)
+        removed = self._remove(kept_answers.c.created_at < int(self._clock.now()) - KEPT_SECONDS)
         if removed:
             log.info("%s kept answers were a day old and are removed", removed)
+
+    def _remove(self, *which: ColumnElement[bool]) -> int:
+        """A part at a time, so that other writes need not wait; gives how many in all."""
+        row = kept_answers.c
+        some = select(row.project.label("of"), row.key.label("named")).where(*which).limit(CHUNK)
+
+        def write(connection: Connection) -> int:
+            found = [dict(each) for each in connection.execute(some).mappings()]
+            if found:
+                connection.execute(_DELETE, found)
+            return len(found)
+
+        removed = 0
+        while part := self._writer.write(write):
+            removed += part
+        return removed

@@ -22,6 +22,7 @@ from stillroom.datasets.selection import example
 from stillroom.errors import InvalidRequest, StillroomError
 from stillroom.evals.order import FileContent, FileId, RunOrder, StoredCompletions, held_out_jobs
 from stillroom.evals.prompt import REPEATED
+from stillroom.evals.running.sampling import tokens
 from stillroom.evals.table import Run
 from stillroom.graders.subject import sample_of_completion
 from stillroom.store.database import Database
@@ -187,7 +188,7 @@ def _item(stored: table.StoredCompletion) -> dict[str, Any]:
         "message": message,
         "model": stored.model,
         "latency_ms": stored.latency_ms,
-        "usage": stored.response.get("usage"),
+        "usage": tokens(stored.response),
     }
     return {"item": item, "sample": sample, "reference": reference}
 

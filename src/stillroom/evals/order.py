@@ -16,12 +16,14 @@ from jsonschema.exceptions import best_match
 
 from stillroom import bodies
 from stillroom.chat import check_metadata
-from stillroom.errors import InvalidRequest, shortened
+from stillroom.errors import InvalidRequest, TooLarge, shortened
 from stillroom.evals.prompt import referred, templated
 from stillroom.graders import order as graders
 from stillroom.graders.order import Grader
 
 NAME_LETTERS = 256
+INLINE_BYTES = 8 * 1024 * 1024  # items in a request: they are kept with the run, and shown with it
+SCHEMA_BYTES = 64 * 1024
 MOST_CRITERIA = 100
 STORED = ("logs", "stored_completions")
 # What a chat completion calls the sampling parameters of runs, in every spelling that is in use.
@@ -255,8 +257,13 @@ def _kept_config(config: CustomConfig | LogsConfig | StoredConfig) -> dict[str, 
 
 def _check_item_schema(schema: dict[str, Any]) -> None:
     param = "data_source_config.item_schema"
+    if len(msgspec.json.encode(schema)) > SCHEMA_BYTES:
+        raise InvalidRequest(f"Invalid '{param}': it is larger than the {SCHEMA_BYTES} bytes allowed.", param=param)
     rules = Draft202012Validator(Draft202012Validator.META_SCHEMA, format_checker=Draft202012Validator.FORMAT_CHECKER)
-    error = best_match(rules.iter_errors(schema))
+    try:
+        error = best_match(rules.iter_errors(schema))
+    except RecursionError:
+        raise InvalidRequest(f"Invalid '{param}': it is too deeply nested.", param=param) from None
     if error is not None:
         # Of several ways to be right, the first is what most people meant: for `type`, one of its words.
         most_exact = error.context[0] if error.context else error
@@ -299,6 +306,12 @@ def _check_source(asked: DataSource, config: Mapping[str, Any]) -> None:
             "This eval has items of its own ('custom'); stored completions are drawn by an eval whose "
             "data_source_config is of type 'logs' or 'stored_completions'.",
             param="data_source.source.type",
+        )
+    if isinstance(source, FileContent) and len(msgspec.json.encode(source)) > INLINE_BYTES:
+        raise TooLarge(
+            f"'content' is larger than the {INLINE_BYTES} bytes allowed in a request; upload it as a file with purpose "
+            "'evals' and name it by a source of type 'file_id'.",
+            param="data_source.source.content",
         )
     if isinstance(source, FileContent) and not source.content:
         raise InvalidRequest("'content' has no items.", param="data_source.source.content")

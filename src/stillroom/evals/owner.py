@@ -218,13 +218,14 @@ class Evals:
             with contextlib.suppress(Conflict):  # it has ended meanwhile
                 self.cancel(project, eval_id, run_id)
 
+        while self._writer.write(lambda connection: _delete_some_items(connection, run_id)):
+            pass  # a part at a time, so that other writes need not wait for a large run to go
+
         def write(connection: Connection) -> None:
             connection.execute(delete(eval_runs).where(eval_runs.c.id == run_id))
             jobs.remove(connection, run_id)
 
-        self._writer.write(write)
-        while self._writer.write(lambda connection: _delete_some_items(connection, run_id)):
-            pass  # a part at a time, so that other writes need not wait for a large run to go
+        self._writer.write(write)  # last: who is interrupted before can delete the run again
 
     # --- what runs found --------------------------------------------------------------------------
 

@@ -16,8 +16,9 @@ from stillroom.evals.table import (
     Outcome,
     as_json,
     eval_output_items,
-    get_run,
+    eval_runs,
     packed,
+    parsed,
     set_run,
 )
 from stillroom.jobs import Claim, State
@@ -41,21 +42,25 @@ def graded_items(connection: Connection, run_id: str) -> list[int]:
 def record_items(connection: Connection, claim: Claim, found: Iterable[Mapping[str, Any]]) -> None:
     """Items with their grades, and what they add to the run's counts and usage: one transaction."""
     jobs.guard(connection, claim)
-    run = get_run(connection, claim.project, claim.subject)
-    counts = {name: getattr(run.counts, name) for name in COLUMN_OF.values()}
-    usage, criteria = run.usage, run.criteria
+    # Not the whole run: its data source may be large, and everybody's writes wait for this one.
+    columns = [eval_runs.c[name] for name in (*COLUMN_OF.values(), "per_model_usage", "per_criterion")]
+    *counted, usage_text, criteria_text = connection.execute(
+        select(*columns).where(eval_runs.c.id == claim.subject)
+    ).one()
+    counts = dict(zip(COLUMN_OF.values(), counted, strict=True))
+    usage, criteria = parsed(usage_text), parsed(criteria_text)
     now = int(time.time())
     rows = []
     for one in found:
         body = {name: value for name, value in one.items() if name not in NOT_KEPT}
-        row = {"id": ids.random_id("outputitem_"), "run": run.id, "item": one["number"], "created_at": now}
+        row = {"id": ids.random_id("outputitem_"), "run": claim.subject, "item": one["number"], "created_at": now}
         rows.append({**row, "status": one["status"], "body": packed(body)})
         counts[COLUMN_OF[Outcome(one["status"])]] += 1
         _add_results(criteria, one["results"])
         _add_usage(usage, one["usage"])
     connection.execute(insert(eval_output_items), rows)
     jobs.forget_crashes(connection, claim)
-    set_run(connection, run.id, **counts, per_criterion=as_json(criteria), per_model_usage=as_json(usage))
+    set_run(connection, claim.subject, **counts, per_criterion=as_json(criteria), per_model_usage=as_json(usage))
 
 
 def finish(connection: Connection, claim: Claim) -> None:

@@ -20,7 +20,7 @@ from stillroom.graders.subject import Subject, text_of
 
 COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens")
 ECHOED = ("temperature", "max_completion_tokens", "top_p", "seed")
-FENCE = re.compile(r"```[\w-]*\s*\n(.*?)```", re.DOTALL)
+FENCE = re.compile(r"```[\w-]*[^\S\n]*\n")
 NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?")
 END_OF_THOUGHT = "</think>"
 SHOWN_LETTERS = 200
@@ -139,14 +139,21 @@ def _score(grader: ScoreModel, text: str) -> float | Problem:
 
 def _result(text: str) -> Any:
     """The `result` of the JSON object in the text; a value that stands alone; else the text."""
-    fence = FENCE.search(text)
-    for candidate in (text, fence[1] if fence else "", text[text.find("{") : text.rfind("}") + 1]):
+    fenced = _fenced(text)
+    for candidate in (text, fenced, text[text.find("{") : text.rfind("}") + 1]):
         try:
             value = msgspec.json.decode(candidate.strip())
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
             continue
         return value.get("result") if isinstance(value, dict) else value
-    return fence[1].strip() if fence else text
+    return fenced.strip() or text
+
+
+def _fenced(text: str) -> str:
+    """What stands in the first code fence; empty when there is none that is closed."""
+    opening = FENCE.search(text)
+    end = text.find("```", opening.end()) if opening else -1
+    return text[opening.end() : end] if opening and end >= 0 else ""
 
 
 def _unread(text: str, what: str) -> Problem:

@@ -26,7 +26,7 @@ from stillroom import billing, catalog
 from stillroom.catalog import Model
 from stillroom.clock import Clock
 from stillroom.config import GatewaySettings, Price, ServingSettings, Student
-from stillroom.errors import MissingExtra, StillroomError, StudentUnavailable
+from stillroom.errors import MissingExtra, StillroomError, StoreUnavailable, StudentUnavailable
 from stillroom.store.writer import Writer
 from stillroom.teachers.http import HttpAnswer, StudentUpstream, open_session
 
@@ -130,15 +130,22 @@ class Hosting:
         """Unloads idle students and counts hosted time, until cancelled."""
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            self._count_hours()
-            idle_since = self._clock.monotonic() - self._settings.idle_seconds
-            for name in [name for name, loaded in self._loaded.items() if loaded.last_used < idle_since]:
-                async with self._busy:
-                    await self._unload(name)
+            try:
+                self._count_hours()
+                await self._unload_idle()
+            except StillroomError as error:
+                log.warning("looking after the students failed; trying again: %s", error.message)
+
+    async def _unload_idle(self) -> None:
+        idle_since = self._clock.monotonic() - self._settings.idle_seconds
+        for name in [name for name, loaded in self._loaded.items() if loaded.last_used < idle_since]:
+            async with self._busy:
+                await self._unload(name)
 
     async def close(self) -> None:
         """Ends the process."""
-        self._count_hours()
+        with contextlib.suppress(StoreUnavailable):
+            self._count_hours()
         await self._stop()
 
     def _alive(self) -> bool:
@@ -221,7 +228,6 @@ class Hosting:
             seconds = int(self._clock.monotonic() - loaded.counted_until)
             if seconds < 1:
                 continue
-            loaded.counted_until += seconds
             entry = billing.Entry(
                 project=loaded.weights.project,
                 kind=billing.Kind.HOSTING,
@@ -230,6 +236,7 @@ class Hosting:
                 hosted_seconds=seconds,
             )
             self._writer.submit(partial(record_hours, weights=loaded.weights, entry=entry, price=loaded.price))
+            loaded.counted_until += seconds  # after, so that a refused span is counted the next time
 
 
 def record_hours(connection: Connection, *, weights: Weights, entry: billing.Entry, price: Price) -> None:

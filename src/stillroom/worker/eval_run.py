@@ -58,7 +58,7 @@ class EvalRun:
 
     async def run(self) -> None:
         """Works until every item is recorded, the run is set aside, or the claim is lost (StaleClaim)."""
-        order = parse_data_source(self._run.data_source, self._definition.data_source_config)
+        order = await asyncio.to_thread(parse_data_source, self._run.data_source, self._definition.data_source_config)
         await asyncio.to_thread(self._lay_out, order, await _server_url(self._platform.settings))
         key = await asyncio.to_thread(self._platform.keys.lend, self._run.project, self._run.key_id, self._run.id)
         try:
@@ -134,10 +134,10 @@ class EvalRun:
 
     async def _flush(self) -> None:
         found, self._found = self._found, []
-        self._flushed = time.monotonic()
         if found:
             await self._write(lambda connection: record.record_items(connection, self._claim, found))
             self._crashes = 0
+        self._flushed = time.monotonic()
 
     async def _conclude(self) -> None:
         self.concluding = True
@@ -163,10 +163,11 @@ def run_spec(settings: Settings, url: str) -> dict[str, Any]:
 
 def clear_up(platform: Platform, project: int | None, run_id: str) -> None:
     """Removes what a run that has ended needs no more: its items, its key, and the answers kept for it."""
-    shutil.rmtree(platform.settings.folder / "runs" / run_id, ignore_errors=True)
     platform.keys.take_back(run_id)
     if project is not None:
         platform.kept_answers.forget(project, f"{run_id}/")
+    # Last, because whoever is killed before is found by it.
+    shutil.rmtree(platform.settings.folder / "runs" / run_id, ignore_errors=True)
 
 
 def tidy(platform: Platform) -> None:

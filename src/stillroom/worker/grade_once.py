@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +16,7 @@ from stillroom.errors import StillroomError
 from stillroom.evals.running.run import KEY
 from stillroom.graders.subject import sample_of
 from stillroom.worker.child import Child
-from stillroom.worker.eval_run import RUNNER, RunFailed, run_spec
+from stillroom.worker.eval_run import RUNNER, RunFailed, clear_up, run_spec
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +38,10 @@ async def grade_once(
         "in_eval": False,
         "schema": None,
     }
-    key = await asyncio.to_thread(platform.keys.lend, principal.project, principal.key_id, name)
     child = None
+    folder.mkdir()
     try:
-        folder.mkdir()
+        key = await asyncio.to_thread(platform.keys.lend, principal.project, principal.key_id, name)
         (folder / "spec.json").write_bytes(msgspec.json.encode(spec))
         (folder / "done.json").write_bytes(b"[]")
         (folder / "items.jsonl").write_bytes(msgspec.json.encode({"item": item, "sample": sample_of(answer)}))
@@ -56,6 +55,4 @@ async def grade_once(
     finally:
         if child is not None:
             await child.close()
-        shutil.rmtree(folder, ignore_errors=True)
-        await asyncio.to_thread(platform.keys.take_back, name)
-        await asyncio.to_thread(platform.kept_answers.forget, principal.project, f"{name}/")
+        await asyncio.to_thread(clear_up, platform, principal.project, name)

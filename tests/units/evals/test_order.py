@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stillroom.errors import InvalidRequest
+from stillroom.errors import InvalidRequest, TooLarge
 from stillroom.evals import order
 
 LOGS: dict[str, Any] = {"type": "logs", "schema": {}}
@@ -278,3 +278,22 @@ def test_metadata_can_be_taken_away_and_left_alone() -> None:
     assert order.parse_change({"name": "b"}) == {"name": "b"}
     assert order.parse_change({"metadata": None}) == {"metadata": None}
     assert order.parse_change({}) == {}
+
+
+def test_a_schema_that_is_too_deep_or_too_large_is_refused() -> None:
+    deep: dict[str, Any] = {"type": "object"}
+    for _ in range(300):
+        deep = {"type": "object", "properties": {"a": deep}}
+    large = {"type": "object", "properties": {f"property {n}": {"type": "string"} for n in range(5000)}}
+    criterion = {"type": "string_check", "name": "s", "operation": "eq", "input": "a", "reference": "a"}
+    for schema, why in ((deep, "too deeply nested"), (large, "larger than")):
+        config = {"type": "custom", "item_schema": schema}
+        with pytest.raises(InvalidRequest, match=why):
+            order.parse_eval({"data_source_config": config, "testing_criteria": [criterion]})
+
+
+def test_many_items_belong_in_a_file_and_not_in_the_request() -> None:
+    rows = [{"item": {"text": "x" * 1000}}] * 9000
+    source = {"type": "jsonl", "source": {"type": "file_content", "content": rows}}
+    with pytest.raises(TooLarge, match="file_id"):
+        order.parse_run({"data_source": source}, {"type": "custom"})

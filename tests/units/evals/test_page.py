@@ -88,3 +88,13 @@ def test_without_a_teacher_there_is_no_headline_and_no_empty_row() -> None:
     )
     assert page.headlines(of(bare, None)) == []
     assert [row[0] for row in page.rows(of(bare, None))] == ["Items"]
+
+
+def test_what_people_and_models_write_is_no_markup_in_markdown_either() -> None:
+    hostile = "<img src=x> ![x](https://evil.example) a\\|b `c` _d_"
+    (title, *_) = page.as_markdown(of(replace(SIDE, name=hostile))).splitlines()
+    shown = page.as_markdown(replace(of(replace(SIDE, name=hostile)), name=hostile))
+    assert title == "# n"
+    for markup in ("<img", "![", "](", " `c`", "_d_ "):
+        assert markup not in shown.replace("\\" + markup[0], "")
+    assert "a\\\\\\|b" in shown

@@ -5,6 +5,7 @@ Whatever people or models have written is text here, never markup.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -17,6 +18,7 @@ from stillroom.evals.reporting.statistics import Share
 
 SHOWN_LETTERS = 4000  # of one text in a disagreement
 MICRO = 1_000_000
+MARKUP = re.compile(r"[\\`*_\[\]()!<>|#~&]")
 NOTHING = "–"
 YES_OR_NO = ("string_check", "label_model")  # their mean score is the share that passed
 HELD_OUT = "Held out"
@@ -60,7 +62,7 @@ def as_markdown(report: Report) -> str:
         *_markdown_table(columns(report), rows(report)),
     ]
     for pair in pair_lines(report):
-        lines += ["", pair]
+        lines += ["", _line(pair)]
     for side in report.sides:
         lines += _markdown_slices(side) + _markdown_worst(side)
     lines += ["", "## How this was measured", "", *[f"- **{name}**: {text}." for name, text in MEASURED]]
@@ -68,8 +70,8 @@ def as_markdown(report: Report) -> str:
 
 
 def _markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    head = f"| {' | '.join(map(_cell, columns))} |"
-    return [head, f"|{'---|' * len(columns)}", *[f"| {' | '.join(map(_cell, row))} |" for row in rows]]
+    head = f"| {' | '.join(map(_line, columns))} |"
+    return [head, f"|{'---|' * len(columns)}", *[f"| {' | '.join(map(_line, row))} |" for row in rows]]
 
 
 def _markdown_slices(side: Side) -> list[str]:
@@ -91,12 +93,9 @@ def _markdown_worst(side: Side) -> list[str]:
     return lines
 
 
-def _cell(text: str) -> str:
-    return _line(text).replace("|", "\\|").replace("<", "&lt;")
-
-
 def _line(text: str) -> str:
-    return " ".join(text.split())
+    """One line, and text: nothing in it is markup."""
+    return MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 # --- HTML -------------------------------------------------------------------------------------------

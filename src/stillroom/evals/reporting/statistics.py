@@ -48,5 +48,7 @@ def sign_test(better: int, worse: int) -> float | None:
     differing = better + worse
     if differing == 0:
         return None
-    tail = sum(math.comb(differing, k) for k in range(min(better, worse) + 1))
-    return float(min(1.0, 2 * tail / 2**differing))
+    # By logarithms: the whole numbers would have thousands of digits.
+    ways = math.lgamma(differing + 1) - differing * math.log(2)
+    terms = (ways - math.lgamma(k + 1) - math.lgamma(differing - k + 1) for k in range(min(better, worse) + 1))
+    return min(1.0, 2 * math.fsum(map(math.exp, terms)))

@@ -39,10 +39,10 @@ class ModelUnavailable(StillroomError):
 
 @dataclass(frozen=True, kw_only=True)
 class Answered:
-    """A chat completion, and how long it took."""
+    """A chat completion, and how long it took; None when it was kept from before."""
 
     completion: dict[str, Any]
-    latency_ms: int
+    latency_ms: int | None
 
 
 class Caller:
@@ -54,7 +54,7 @@ class Caller:
         self._patience_seconds = patience_seconds
         self._session: aiohttp.ClientSession | None = None
         self._not_before = 0.0
-        self._answered: dict[str, float] = {}
+        self._failing_since: dict[str, float] = {}
         self._given_up: Counter[str] = Counter()
         self.unavailable: ModelUnavailable | None = None
         """Set when a model counts as gone: the run had better end than go on for hours without it."""
@@ -72,10 +72,9 @@ class Caller:
         """The answer to a call that is known by the name `call`. Raises CallFailed.
 
         An overloaded model is waited for as its answer says; so do all other calls of the run. Patience
-        is counted from the model's last answer, so that it is not spent anew on every item.
+        is counted from the model's first failure since it last answered, so that it is not spent anew on every item.
         """
         model = str(body["model"])
-        began = time.monotonic()
         attempt = 0
         while True:
             await self._wait()
@@ -85,7 +84,7 @@ class Caller:
                 pause = _pause(failure, attempt)
                 if pause is None:
                     raise
-                since = min(began, self._answered.setdefault(model, began))
+                since = self._failing_since.setdefault(model, time.monotonic())
                 if time.monotonic() + pause > since + self._patience_seconds:
                     self._give_up(model, failure)
                     raise
@@ -95,7 +94,7 @@ class Caller:
                     await asyncio.sleep(pause)
                 attempt += 1
             else:
-                self._answered[model] = time.monotonic()
+                self._failing_since.pop(model, None)
                 self._given_up[model] = 0
                 return answered
 
@@ -124,7 +123,8 @@ class Caller:
             raise CallFailed(f"The server could not be asked: {error}.", status=0, headers={}) from error
         if answer.status != 200:
             raise _refusal(answer.status, data, answer.headers)
-        latency_ms = round((time.monotonic() - began) * 1000)
+        replayed = answer.headers.get("x-stillroom-replayed") == "true"
+        latency_ms = None if replayed else round((time.monotonic() - began) * 1000)
         return Answered(completion=msgspec.json.decode(data), latency_ms=latency_ms)
 
 
