@@ -187,6 +187,12 @@ def find_deployment(connection: Connection, project: int, name: str) -> Deployme
     return _deployment(row) if row else None
 
 
+def look_up(connection: Connection, project: int, name: str) -> tuple[Deployment | None, Model | None]:
+    """The deployment of that name, and the fine-tuned model that it, or else the name itself, stands for."""
+    deployment = find_deployment(connection, project, name)
+    return deployment, find_model(connection, project, deployment.model if deployment else name)
+
+
 def get_deployment(connection: Connection, project: int, name: str) -> Deployment:
     """Raises NotFound when the project has no such deployment."""
     found = find_deployment(connection, project, name)

@@ -17,7 +17,7 @@ from stillroom.config import FINE_TUNED, SCRATCH
 from stillroom.errors import Conflict, InvalidRequest, ModelNotFound
 from stillroom.evals import comparison, order
 from stillroom.evals.reporting import page, report
-from stillroom.evals.table import Run
+from stillroom.evals.table import Eval, Run
 from stillroom.fine_tuning import Job
 from stillroom.jobs import State
 from stillroom.serving.prices import price_book
@@ -70,7 +70,7 @@ def compare(call: Call) -> Reply:
         ),
     )
     try:
-        runs = [_start(call, asked, definition.id, model, chosen, held_out) for model in models]
+        runs = [_start(call, asked, definition, model, chosen, held_out) for model in models]
     except Exception:
         call.platform.evals.delete(call.project, definition.id)  # made for runs that are not to be
         raise
@@ -170,8 +170,7 @@ def _jobs_behind(call: Call, jobs: list[Job], models: list[str]) -> list[str]:
     found = [job.id for job in jobs]
     with call.platform.database.read() as connection:
         for name in models:
-            deployment = catalog.find_deployment(connection, call.project, name)
-            tuned = catalog.find_model(connection, call.project, deployment.model if deployment else name)
+            _, tuned = catalog.look_up(connection, call.project, name)
             found += [tuned.job] if tuned else []
     return list(dict.fromkeys(found))
 
@@ -207,7 +206,7 @@ def _check_any(call: Call, chosen: SelectionFilter) -> None:
 
 
 def _start(
-    call: Call, asked: ComparisonRequest, eval_id: str, model: str, chosen: SelectionFilter, held_out: list[str]
+    call: Call, asked: ComparisonRequest, definition: Eval, model: str, chosen: SelectionFilter, held_out: list[str]
 ) -> Run:
     source = {
         "type": "stored_completions",
@@ -225,9 +224,8 @@ def _start(
         "input_messages": {"type": "item_reference", "item_reference": "item.input"},
         "sampling_params": {"temperature": asked.temperature},
     }
-    definition = call.platform.evals.get(call.project, eval_id)
     parsed = order.parse_run({"name": _short(model), "data_source": data_source}, definition.data_source_config)
-    return call.platform.evals.start(call.project, call.principal.key_id, eval_id, parsed)
+    return call.platform.evals.start(call.project, call.principal.key_id, definition.id, parsed)
 
 
 def _short(model: str) -> str:

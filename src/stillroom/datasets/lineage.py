@@ -41,8 +41,7 @@ class Lineage:
         """The digests of every prompt that the model or deployment was trained on; empty for one that was not
         trained here. None when it was, but before digests were kept."""
         with self._database.read() as connection:
-            deployment = catalog.find_deployment(connection, project, model)
-            tuned = catalog.find_model(connection, project, deployment.model if deployment else model)
+            _, tuned = catalog.look_up(connection, project, model)
         return frozenset() if tuned is None else self.of_job(tuned.job)
 
     def of_job(self, job_id: str) -> frozenset[bytes] | None:

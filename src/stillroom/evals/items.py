@@ -22,8 +22,8 @@ from stillroom.datasets.selection import example
 from stillroom.errors import InvalidRequest, StillroomError
 from stillroom.evals.order import FileContent, FileId, RunOrder, StoredCompletions, held_out_jobs
 from stillroom.evals.prompt import REPEATED
-from stillroom.evals.running.sampling import tokens
 from stillroom.evals.table import Run
+from stillroom.evals.usage import tokens
 from stillroom.graders.subject import sample_of_completion
 from stillroom.store.database import Database
 

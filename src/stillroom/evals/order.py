@@ -25,7 +25,6 @@ NAME_LETTERS = 256
 INLINE_BYTES = 8 * 1024 * 1024  # items in a request: they are kept with the run, and shown with it
 SCHEMA_BYTES = 64 * 1024
 MOST_CRITERIA = 100
-STORED = ("logs", "stored_completions")
 # What a chat completion calls the sampling parameters of runs, in every spelling that is in use.
 CHAT_NAMES = {
     "max_completion_tokens": "max_completion_tokens",

@@ -24,7 +24,6 @@ from stillroom.evals.table import (
     Outcome,
     OutputItem,
     Run,
-    as_json,
     eval_of,
     eval_output_items,
     eval_runs,
@@ -40,6 +39,7 @@ from stillroom.graders import sandbox
 from stillroom.graders.order import Grader, models_of, runs_python
 from stillroom.jobs import State
 from stillroom.store.database import Database
+from stillroom.store.tables import as_json
 from stillroom.store.writer import Writer
 
 RUNNING = (State.QUEUED, State.RUNNING)

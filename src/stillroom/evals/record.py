@@ -14,14 +14,14 @@ from stillroom.errors import StillroomError
 from stillroom.evals.items import Laid
 from stillroom.evals.table import (
     Outcome,
-    as_json,
     eval_output_items,
     eval_runs,
     packed,
-    parsed,
     set_run,
 )
+from stillroom.evals.usage import add_usage
 from stillroom.jobs import Claim, State
+from stillroom.store.tables import as_json, parsed
 
 COLUMN_OF = {Outcome.PASS: "passed", Outcome.FAIL: "failed", Outcome.ERROR: "errored"}
 NOT_KEPT = ("type", "number", "status")
@@ -57,7 +57,7 @@ def record_items(connection: Connection, claim: Claim, found: Iterable[Mapping[s
         rows.append({**row, "status": one["status"], "body": packed(body)})
         counts[COLUMN_OF[Outcome(one["status"])]] += 1
         _add_results(criteria, one["results"])
-        _add_usage(usage, one["usage"])
+        add_usage(usage, one["usage"])
     connection.execute(insert(eval_output_items), rows)
     jobs.forget_crashes(connection, claim)
     set_run(connection, claim.subject, **counts, per_criterion=as_json(criteria), per_model_usage=as_json(usage))
@@ -80,13 +80,6 @@ def _add_results(criteria: list[dict[str, int]], results: Iterable[Mapping[str, 
     for total, result in zip(criteria, results, strict=False):  # an item in error may have none
         if result["problem"] is None:
             total["passed" if result["passed"] else "failed"] += 1
-
-
-def _add_usage(total: dict[str, dict[str, int]], more: Mapping[str, Mapping[str, int]]) -> None:
-    for model, used in more.items():
-        known = total.setdefault(model, dict.fromkeys(used, 0))
-        for name, value in used.items():
-            known[name] += value
 
 
 def set_aside(connection: Connection, claim: Claim, to: State) -> None:

@@ -33,7 +33,7 @@ from sqlalchemy import (
 from stillroom import jobs
 from stillroom.errors import NotFound, shortened
 from stillroom.jobs import State
-from stillroom.store.tables import RowId, metadata
+from stillroom.store.tables import RowId, metadata, parsed
 
 KIND = "eval_run"
 
@@ -228,11 +228,3 @@ def output_item_of(row: Row[Any]) -> OutputItem:
 
 def packed(body: dict[str, Any]) -> bytes:
     return zstandard.ZstdCompressor().compress(msgspec.json.encode(body))
-
-
-def as_json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
-
-
-def parsed(text: str | None) -> Any:
-    return None if text is None else msgspec.json.decode(text)

@@ -23,7 +23,6 @@ from stillroom.fine_tuning.table import (
     Event,
     Job,
     add_event,
-    as_json,
     checkpoint_of,
     event_of,
     fail_job,
@@ -37,6 +36,7 @@ from stillroom.fine_tuning.table import (
 )
 from stillroom.jobs import State
 from stillroom.store.database import Database
+from stillroom.store.tables import as_json
 from stillroom.store.writer import Writer
 
 

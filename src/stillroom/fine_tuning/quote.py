@@ -22,12 +22,12 @@ from stillroom.billing.subjects import cost_of
 from stillroom.config import Price, Settings, Student
 from stillroom.errors import NotFound, shortened
 from stillroom.fine_tuning.order import Hyperparameters, Order
-from stillroom.fine_tuning.table import Job, as_json, get_job, joined
+from stillroom.fine_tuning.table import Job, get_job, joined
 from stillroom.jobs import State
 from stillroom.jobs import jobs as queue
 from stillroom.serving.savings import break_even_of
 from stillroom.store.database import Database
-from stillroom.store.tables import RowId, metadata
+from stillroom.store.tables import RowId, as_json, metadata
 from stillroom.store.writer import Writer
 
 HOURS_A_MONTH = 730

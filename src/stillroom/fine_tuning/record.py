@@ -15,13 +15,13 @@ from stillroom.fine_tuning.table import (
     METRICS,
     Job,
     add_event,
-    as_json,
     fail_job,
     fine_tuning_checkpoints,
     last_step,
     set_job,
 )
 from stillroom.jobs import Claim, State
+from stillroom.store.tables import as_json
 
 DEPLOYABLE_CHECKPOINTS = 3
 

@@ -32,7 +32,7 @@ from stillroom import ids, jobs
 from stillroom.errors import NotFound, StillroomError, shortened
 from stillroom.fine_tuning.order import Hyperparameters
 from stillroom.jobs import State
-from stillroom.store.tables import RowId, metadata
+from stillroom.store.tables import RowId, as_json, metadata, parsed
 
 KIND = "fine_tuning"
 METRICS = "metrics"
@@ -215,11 +215,3 @@ def last_step(connection: Connection, job_id: str) -> int:
     query = select(events.data).where(events.job == job_id, events.type == METRICS).order_by(events.number.desc())
     data = parsed(connection.execute(query.limit(1)).scalar())
     return int(data["step"]) if data else 0
-
-
-def as_json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
-
-
-def parsed(text: str | None) -> Any:
-    return None if text is None else msgspec.json.decode(text)

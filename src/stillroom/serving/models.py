@@ -96,8 +96,7 @@ class Models:
 
     def _look_up(self, project: int, name: str) -> tuple[catalog.Deployment | None, catalog.Model | None]:
         with self._database.read() as connection:
-            deployment = catalog.find_deployment(connection, project, name)
-            return deployment, catalog.find_model(connection, project, deployment.model if deployment else name)
+            return catalog.look_up(connection, project, name)
 
     async def _deployed(self, project: int, deployment: catalog.Deployment, model: catalog.Model | None) -> Target:
         if deployment.state is catalog.DeploymentState.FAILED:

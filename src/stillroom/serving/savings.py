@@ -43,16 +43,14 @@ def answering(settings: Settings, connection: Connection, project: int, name: st
     a teacher that was taken out of the configuration still has its traffic."""
     if name in settings.teachers:
         return name
-    deployment = catalog.find_deployment(connection, project, name)
-    tuned = catalog.find_model(connection, project, deployment.model if deployment else name)
+    deployment, tuned = catalog.look_up(connection, project, name)
     return tuned.openai_name if tuned else deployment.model if deployment else name
 
 
 def _student(settings: Settings, connection: Connection, project: int, name: str, now: int) -> tuple[Price, int]:
     """Its price, and what its training came to."""
-    deployment = catalog.find_deployment(connection, project, name)
+    deployment, tuned = catalog.look_up(connection, project, name)
     model = deployment.model if deployment else name
-    tuned = catalog.find_model(connection, project, model)
     base = tuned.base if tuned else model
     if tuned is None and base != SCRATCH and base not in settings.students:
         raise ModelNotFound(

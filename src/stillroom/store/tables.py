@@ -5,6 +5,9 @@ A table is defined and queried by the module that owns it; migrations in `store/
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 from sqlalchemy import BigInteger, Integer, MetaData
 
 metadata = MetaData(
@@ -17,3 +20,13 @@ metadata = MetaData(
 
 # SQLite numbers rows by itself only in a column called exactly INTEGER.
 RowId = BigInteger().with_variant(Integer, "sqlite")
+
+
+def as_json(value: Any) -> str:
+    """A value as a JSON column keeps it."""
+    return msgspec.json.encode(value).decode()
+
+
+def parsed(text: str | None) -> Any:
+    """What a JSON column keeps; None for NULL."""
+    return None if text is None else msgspec.json.decode(text)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from stillroom.evals.running.sampling import agree, brought, given, tokens
+from stillroom.evals.running.sampling import agree, brought, given
+from stillroom.evals.usage import tokens
 
 
 def calling(*arguments: str, name: str = "f") -> dict[str, Any]:

@@ -17,7 +17,7 @@ from referencing.exceptions import Unresolvable
 from stillroom.errors import PythonFailed
 from stillroom.evals.comparison import JUDGED, TIE
 from stillroom.evals.running.caller import Caller, CallFailed, refuses_format
-from stillroom.evals.running.sampling import tokens
+from stillroom.evals.usage import Usage, add_usage, tokens
 from stillroom.graders import judge, order
 from stillroom.graders.grade import RESULT_TYPES, Grade, grade
 from stillroom.graders.order import Grader
@@ -27,8 +27,6 @@ from stillroom.graders.subject import Subject
 MEGABYTE = 1024 * 1024
 SCHEMA_SECONDS = 2.0  # for one item; a pattern can take for ever
 TIMEOUTS = 3  # items in a row on which a Python grader runs out of time, until it is not run any more
-
-Usage = dict[str, dict[str, int]]
 
 
 class Grading:
@@ -161,14 +159,6 @@ class _Python:
         for grader in await asyncio.gather(*self._started.values(), return_exceptions=True):
             if isinstance(grader, PythonGrader):
                 await grader.close()
-
-
-def add_usage(total: Usage, more: Usage) -> None:
-    """Adds tokens by model."""
-    for model, used in more.items():
-        known = total.setdefault(model, dict.fromkeys(used, 0))
-        for name, value in used.items():
-            known[name] += value
 
 
 @contextmanager

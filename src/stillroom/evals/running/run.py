@@ -21,8 +21,9 @@ import msgspec
 
 from stillroom.errors import StillroomError
 from stillroom.evals.running.caller import Caller
-from stillroom.evals.running.grading import Grading, add_usage
+from stillroom.evals.running.grading import Grading
 from stillroom.evals.running.sampling import Sampling, brought, given
+from stillroom.evals.usage import add_usage
 
 KEY = "STILLROOM_RUN_KEY"
 

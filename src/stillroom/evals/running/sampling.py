@@ -11,6 +11,7 @@ import msgspec
 from stillroom.errors import InvalidRequest, StillroomError, VariableMissing
 from stillroom.evals.prompt import REPEATED, Prompt, referred, templated
 from stillroom.evals.running.caller import Answered, Caller, CallFailed, refuses_format
+from stillroom.evals.usage import tokens
 from stillroom.graders.subject import Subject, sample_of, sample_of_completion, text_of
 
 SEED = 42  # so that a run repeated with the same model can be compared
@@ -147,24 +148,6 @@ def said(message: Mapping[str, Any]) -> dict[str, Any]:
     """A message as output items show it."""
     more = {name: message[name] for name in ("tool_calls", "refusal") if message.get(name)}
     return {"role": message.get("role") or "assistant", "content": text_of(message), **more}
-
-
-def tokens(completion: Mapping[str, Any]) -> dict[str, int]:
-    """The tokens a completion reports."""
-    usage = completion.get("usage")
-    prompt, answer = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
-    cached = _count(usage.get("prompt_tokens_details"), "cached_tokens") if isinstance(usage, dict) else 0
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": answer,
-        "total_tokens": prompt + answer,
-        "cached_tokens": cached,
-    }
-
-
-def _count(told: Any, name: str) -> int:
-    value = told.get(name) if isinstance(told, dict) else None
-    return value if isinstance(value, int) and value > 0 else 0
 
 
 def agree(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
