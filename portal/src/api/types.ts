@@ -1,0 +1,368 @@
+// The API's objects as the portal uses them. Times are seconds since the epoch; money is micro-USD.
+
+export interface List<T> {
+  data: T[];
+  has_more: boolean;
+  first_id?: string | null;
+  last_id?: string | null;
+}
+
+export interface Session {
+  key_id: string;
+  key_name: string;
+  project: string | number;
+  expires_at: number;
+}
+
+export type Metadata = Record<string, string>;
+export type CompletionStatus = "completed" | "incomplete";
+
+/** Which stored completions; all conditions hold. */
+export interface Filter {
+  model?: string;
+  status?: CompletionStatus;
+  created_after?: number;
+  created_before?: number;
+  metadata?: Metadata;
+  search?: string;
+}
+
+export interface CompletionRow {
+  id: string;
+  created_at: number;
+  model: string;
+  status: CompletionStatus;
+  finish_reason: string | null;
+  metadata: Metadata;
+  prompt_tokens: number;
+  completion_tokens: number;
+  latency_ms: number;
+  first_token_ms: number;
+  cost_microusd: number | null;
+  question: string;
+  answer: string;
+  tool_calls: string[];
+}
+
+export interface ContentPart {
+  type: string;
+  text?: string;
+  [other: string]: unknown;
+}
+
+export interface ToolCall {
+  id?: string;
+  type?: string;
+  function?: { name?: string; arguments?: string };
+}
+
+export interface ChatMessage {
+  role: string;
+  content?: string | ContentPart[] | null;
+  name?: string;
+  refusal?: string | null;
+  tool_calls?: ToolCall[] | null;
+  tool_call_id?: string;
+}
+
+export interface CompletionDetail extends CompletionRow {
+  request: { messages: ChatMessage[]; [parameter: string]: unknown };
+  response: { choices?: { message?: ChatMessage; finish_reason?: string }[]; [field: string]: unknown };
+}
+
+export interface Count {
+  count: number;
+  at_least: boolean;
+}
+
+export interface FacetValue {
+  value: string;
+  count: number;
+}
+
+export interface Facets {
+  sampled: boolean;
+  models: FacetValue[];
+  statuses: FacetValue[];
+  metadata: { key: string; values: FacetValue[]; more: boolean }[];
+}
+
+export interface BulkAction {
+  id: string;
+  action: "tag" | "delete";
+  status: "waiting" | "running" | "succeeded" | "failed" | "cancelled";
+  created_at: number;
+  starts_at: number | null;
+  finished_at: number | null;
+  matched: number | null;
+  done: number;
+  skipped: number;
+  error: { code: string | null; message: string } | null;
+}
+
+export interface FineTuningJob {
+  id: string;
+  model: string;
+  fine_tuned_model: string | null;
+  status: "validating_files" | "queued" | "running" | "paused" | "succeeded" | "failed" | "cancelled";
+  created_at: number;
+  finished_at: number | null;
+  estimated_finish: number | null;
+  training_file: string;
+  validation_file: string | null;
+  result_files: string[];
+  trained_tokens: number | null;
+  seed: number;
+  suffix?: string | null;
+  error: { code: string | null; message: string | null; param: string | null } | null;
+  hyperparameters?: Record<string, string | number | null>;
+  method?: { type: string; supervised?: { hyperparameters?: Record<string, string | number | null> } };
+  metadata?: Metadata | null;
+}
+
+export interface Job {
+  job: FineTuningJob;
+  progress: {
+    step: number | null;
+    steps: number | null;
+    epoch: number | null;
+    train_loss: number | null;
+    valid_loss: number | null;
+    seconds_left: number | null;
+  };
+  cost_microusd: number | null;
+  quote: string | null;
+}
+
+export interface JobMetrics {
+  steps: number[];
+  train_loss: (number | null)[];
+  train_mean_token_accuracy: (number | null)[];
+  valid: { step: number; valid_loss: number | null; valid_mean_token_accuracy: number | null }[];
+  total_steps: number | null;
+  last_step: number;
+}
+
+export interface JobEvent {
+  id: string;
+  created_at: number;
+  level: "info" | "warn" | "error";
+  message: string;
+  type: "message" | "metrics";
+  data: Record<string, unknown>;
+}
+
+export interface Checkpoint {
+  id: string;
+  created_at: number;
+  fine_tuned_model_checkpoint: string;
+  step_number: number;
+  metrics: Record<string, number>;
+}
+
+export interface StoredFile {
+  id: string;
+  filename: string;
+  bytes: number;
+  created_at: number;
+  purpose: string;
+  status?: string;
+  status_details?: string | null;
+}
+
+export interface Deployment {
+  name: string;
+  model: string;
+  base: string | null;
+  job: string | null;
+  state: "Creating" | "Succeeded" | "Failed" | "Deleting";
+  error: { code: string | null; message: string } | null;
+  created_at: number;
+  loaded: boolean;
+  calls: number;
+  prompt_tokens: number;
+  completion_tokens: number;
+  cost_microusd: number;
+  hosted_seconds: number;
+  hosting_microusd: number;
+  usd_per_hosting_hour: number;
+  price: { input: number; output: number };
+  latency_ms: { p50: number; p95: number; calls: number } | null;
+  first_token_ms: { p50: number } | null;
+  calls_per_day: { day: string; calls: number }[];
+}
+
+export interface Model {
+  name: string;
+  kind: "teacher" | "student_base" | "fine_tuned" | "checkpoint";
+  base: string | null;
+  job: string | null;
+  created_at: number | null;
+  bytes: number | null;
+  deployments: string[];
+  price: { input: number; output: number; training: number; usd_per_hosting_hour: number };
+  can: { fine_tune: boolean; deploy: boolean; chat: boolean };
+}
+
+export interface Selection {
+  training_file: StoredFile;
+  validation_file: StoredFile | null;
+  training_examples: number;
+  validation_examples: number;
+  skipped: Record<string, number>;
+  warnings: string[];
+}
+
+export interface BreakEven {
+  teachers: string[];
+  window: { since: number; until: number; days: number };
+  calls: number;
+  calls_per_day: number;
+  tokens_per_call: { prompt: number; completion: number };
+  teacher_microusd_per_day: number;
+  student_microusd_per_day: number;
+  student_tokens_microusd_per_day: number;
+  student_hosting_microusd_per_day: number;
+  saved_microusd_per_day: number;
+  training_microusd: number | null;
+  break_even_days: number | null;
+  break_even_date: string | null;
+  reason: string | null;
+}
+
+export interface Quote {
+  id: string;
+  model: string;
+  training_file: string | null;
+  examples: number;
+  validation_examples: number;
+  tokens_per_epoch: number;
+  n_epochs: number;
+  steps: number;
+  trained_tokens: number;
+  cost_microusd: number;
+  cost_usd: number;
+  minutes: { low: number; likely: number; high: number } | number;
+  hosting_usd_per_month: number;
+  break_even: BreakEven | null;
+  warnings: string[];
+  [number: string]: unknown;
+}
+
+export interface ResolvedHyperparameters {
+  model: string;
+  examples: number;
+  values: Record<string, string | number>;
+  why: Record<string, string>;
+}
+
+export interface ApiKey {
+  id: string;
+  name: string;
+  shown: string;
+  created_at: number;
+  revoked_at: number | null;
+  key?: string;
+}
+
+export interface Usage {
+  day?: string;
+  deployment?: string | null;
+  model?: string;
+  key?: string | null;
+  key_id?: string | null;
+  kind?: string;
+  events: number;
+  prompt_tokens: number;
+  cached_tokens: number;
+  completion_tokens: number;
+  trained_tokens: number;
+  hosted_seconds: number;
+  cost_microusd: number;
+}
+
+export interface Budget {
+  usd: number;
+  limit_microusd: number;
+  spent_microusd: number;
+  spent: boolean;
+  period: "month" | "total";
+  begins_at: number | null;
+  ends_at: number | null;
+}
+
+export interface Price {
+  name: string;
+  kind: string;
+  of: string | null;
+  usd_per_million: { input: number; cached_input: number; output: number; training: number };
+  usd_per_hosting_hour: number;
+  source: string;
+}
+
+export interface Overview {
+  window: { since: number; until: number };
+  stored: number;
+  stored_at_least: boolean;
+  teachers: {
+    name: string;
+    calls: number;
+    prompt_tokens: number;
+    completion_tokens: number;
+    cost_microusd: number;
+  }[];
+  students: { name: string; model: string; calls: number; cost_microusd: number; hosting_microusd: number }[];
+  per_day: {
+    day: string;
+    teacher_microusd: number;
+    student_microusd: number;
+    teacher_calls: number;
+    student_calls: number;
+  }[];
+  would_have: {
+    student: string;
+    teacher: string;
+    teacher_microusd: number;
+    student_microusd: number;
+    saved_microusd: number;
+  } | null;
+  agreement: {
+    eval: string;
+    run: string;
+    model: string;
+    teacher: string;
+    rate: number;
+    low: number;
+    high: number;
+    items: number;
+    created_at: number;
+    report: string;
+  } | null;
+  jobs_running: number;
+  spent_microusd: number;
+  budget: Budget | null;
+  version: string;
+}
+
+export interface EvalDefinition {
+  id: string;
+  name: string;
+  created_at: number;
+  metadata: Metadata | null;
+  testing_criteria: { type: string; name: string; id?: string; [field: string]: unknown }[];
+  data_source_config: { type: string; [field: string]: unknown };
+}
+
+export interface EvalRun {
+  id: string;
+  eval_id: string;
+  name: string;
+  model: string;
+  status: string;
+  created_at: number;
+  error: { code: string; message: string } | null;
+  result_counts: { total: number; passed: number; failed: number; errored: number };
+  per_testing_criteria_results: { testing_criteria: string; passed: number; failed: number }[] | null;
+  report_url: string;
+  data_source: { type: string; [field: string]: unknown };
+}

@@ -1,0 +1,46 @@
+import { useMutation, useQueryClient } from "@tanstack/react-query";
+import { type FormEvent, useState } from "react";
+import { useText } from "../i18n";
+import { Button, ErrorNote, Snippet, TextInput } from "../ui";
+import { Preferences } from "./preferences";
+import { signIn } from "./session";
+import styles from "./sign_in.module.css";
+
+export function SignIn({ refused }: { refused: unknown }) {
+  const t = useText();
+  const client = useQueryClient();
+  const [key, setKey] = useState("");
+  const entering = useMutation({
+    mutationFn: signIn,
+    onSuccess: (session) => client.setQueryData(["session"], session),
+  });
+  const submit = (event: FormEvent) => {
+    event.preventDefault();
+    if (key.trim()) entering.mutate(key.trim());
+  };
+  const error = entering.error ?? refused;
+  return (
+    <main className={styles.page}>
+      <form className={styles.box} onSubmit={submit}>
+        <h1>{t("signin.title")}</h1>
+        <p className="quiet">{t("signin.text")}</p>
+        {error != null && <ErrorNote error={error} />}
+        <TextInput
+          label={t("signin.key")}
+          hint={t("signin.hint")}
+          type="password"
+          autoComplete="current-password"
+          value={key}
+          onChange={(event) => setKey(event.target.value)}
+          autoFocus
+        />
+        <Button kind="primary" type="submit" busy={entering.isPending}>
+          {t("signin.enter")}
+        </Button>
+        <p className="small quiet">{t("signin.command")}</p>
+        <Snippet label={t("signin.command")} code="stillroom portal" />
+        <Preferences />
+      </form>
+    </main>
+  );
+}
