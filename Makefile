@@ -4,19 +4,20 @@
 PYTHON ?= python3
 PIP_FLAGS := --disable-pip-version-check --quiet -c requirements.lock $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo test check install system-packages lock reference clean
+.PHONY: demo test check check-portal install portal system-packages lock reference clean
 
 demo: install
 	.venv/bin/stillroom demo $(DEMO_FLAGS)
 
 install: .venv/installed
+	@.venv/bin/python portal/build.py || echo "The portal is not built; the rest works."
 
 test: .venv/installed-dev system-packages
-	$(MAKE) check
+	$(MAKE) portal check
 	.venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 # Programs that some tests run, as PROGRAM:PACKAGE of Debian and Ubuntu.
-SYSTEM_PACKAGES := bwrap:bubblewrap
+SYSTEM_PACKAGES := bwrap:bubblewrap chromium:chromium
 
 # Installs what is missing of them where it may; else the tests that need them are skipped.
 system-packages:
@@ -30,11 +31,26 @@ system-packages:
 		}; \
 	} || echo "Not installed:$$missing. The tests that need them are skipped."
 
-check: .venv/installed-dev
-	.venv/bin/ruff check src tests benchmarks
-	.venv/bin/ruff format --check src tests benchmarks
+PYTHON_SOURCES := src tests benchmarks hatch_build.py portal/build.py
+
+check: .venv/installed-dev check-portal
+	.venv/bin/ruff check $(PYTHON_SOURCES)
+	.venv/bin/ruff format --check $(PYTHON_SOURCES)
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+NPM := $(shell command -v npm)
+
+check-portal: $(if $(NPM),portal/node_modules/.installed-dev)
+	$(if $(NPM),cd portal && npm run --silent check,@echo "No npm here: the portal's own checks are left out.")
+
+portal/node_modules/.installed-dev: portal/package-lock.json
+	cd portal && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+# Installing builds it too; this builds it again where its sources have changed since.
+portal: .venv/bin/python
+	.venv/bin/python portal/build.py
 
 reference: .venv/installed-dev
 	.venv/bin/python docs/reference.py
@@ -60,4 +76,5 @@ lock:
 	rm -rf .venv-lock
 
 clean:
+	rm -rf portal/node_modules src/stillroom/portal
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

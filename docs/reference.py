@@ -120,7 +120,8 @@ def _http_api() -> Iterator[str]:
     yield "# HTTP API\n"
     yield "The same operations answer below `/v1` (OpenAI's dialect) and `/openai` (Azure's: `/openai/v1`,"
     yield "`/openai?api-version=...` and `/openai/deployments/{deployment}`). Keys go in `Authorization: Bearer` or `api-key`, on"
-    yield "either. `GET /health` needs none. `GET /v1/stillroom/openapi.json` describes all of this for machines.\n"
+    yield "either. `GET /health` needs none. `GET /v1/stillroom/openapi.json` describes all of this for machines. A browser that"
+    yield "signed in (`POST /v1/stillroom/sessions`) sends its cookie instead: for reads, and for writes by pages of this server.\n"
     for prefix, table, whose in openapi.groups():
         yield f"## {whose}\n\n| operation | |\n|---|---|"
         for route in table:

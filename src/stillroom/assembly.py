@@ -12,15 +12,19 @@ from pathlib import Path
 from typing import IO
 
 from stillroom import auth, jobs
-from stillroom.auth import Keys
+from stillroom.auth import Keys, Sessions, SignInTokens
 from stillroom.billing import Budgets
 from stillroom.clock import Clock
+from stillroom.completions.bulk import BulkActions
+from stillroom.completions.figures import Speeds
+from stillroom.completions.indexing import Indexer
 from stillroom.completions.kept import KeptAnswers
 from stillroom.completions.recorder import Recorder
 from stillroom.config import Settings, secret
 from stillroom.datasets.files import Files
 from stillroom.datasets.lineage import Lineage
 from stillroom.errors import ConfigurationError
+from stillroom.evals.agreement import Agreements
 from stillroom.evals.items import Items
 from stillroom.evals.owner import Evals
 from stillroom.fine_tuning import FineTuning
@@ -46,12 +50,18 @@ class Platform:
     writer: Writer
     blobs: Blobs
     keys: Keys
+    sessions: Sessions
+    sign_in_tokens: SignInTokens
     files: Files
     lineage: Lineage
     budgets: Budgets
     kept_answers: KeptAnswers
+    speeds: Speeds
+    bulk_actions: BulkActions
+    indexer: Indexer
     evals: Evals
     items: Items
+    agreements: Agreements
     fine_tuning: FineTuning
     quotes: Quotes
     hosting: Hosting
@@ -60,6 +70,11 @@ class Platform:
     gateway: Gateway
     worker_name: str
     lock: IO[str] | None
+
+    @property
+    def is_server(self) -> bool:
+        """Whether this is the one server on its data folder, not a worker beside it."""
+        return self.lock is not None
 
     def close(self) -> None:
         """Commits what is waiting and lets go of the data folder."""
@@ -98,25 +113,34 @@ def open_platform(settings: Settings, *, as_server: bool = True, clock: Clock | 
     kept_answers = KeptAnswers(database, writer, clock)
     hosting = Hosting(settings.serving, settings.gateway, folder / "blobs", writer, clock)
     models = Models(settings, database, hosting)
+    gateway = Gateway(models, Recorder(writer), kept_answers, settings.gateway, clock)
+    evals = Evals(settings, database, writer, files, budgets)
+    keys = Keys(database, writer)
     return Platform(
         settings=settings,
         clock=clock,
         database=database,
         writer=writer,
         blobs=blobs,
-        keys=Keys(database, writer),
+        keys=keys,
+        sessions=Sessions(database, writer, keys, clock),
+        sign_in_tokens=SignInTokens(clock),
         files=files,
         lineage=lineage,
         budgets=budgets,
         kept_answers=kept_answers,
-        evals=Evals(settings, database, writer, files, budgets),
+        speeds=Speeds(),
+        bulk_actions=BulkActions(database, writer, clock, gateway.being_made),
+        indexer=Indexer(database, writer),
+        evals=evals,
         items=Items(database, files, lineage),
+        agreements=Agreements(database, evals),
         fine_tuning=FineTuning(settings, database, writer, files, budgets),
         quotes=Quotes(settings, database, writer),
         hosting=hosting,
         models=models,
         deployments=Deployments(settings, database, writer, hosting, models),
-        gateway=Gateway(models, Recorder(writer), kept_answers, settings.gateway, clock),
+        gateway=gateway,
         worker_name=worker_name,
         lock=lock,
     )

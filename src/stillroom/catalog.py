@@ -102,6 +102,11 @@ class Model:
     blob: str
     created_at: int
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """Both that it is called by."""
+        return self.openai_name, self.azure_name
+
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:

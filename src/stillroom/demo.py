@@ -77,7 +77,7 @@ def run(asked: Demo) -> None:
         teachers = {} if asked.teacher else {SCRIPTED: _scripted(stack.enter_context(_scripted_teacher()))}
         url, key, server = stack.enter_context(_server(asked, teachers))
         figures = asyncio.run(_loop(asked, console, teacher, url, key))
-        _closing_words(console, asked, url)
+        _closing_words(console, asked, url, key)
         if asked.json:
             sys.stdout.write(json.dumps(figures, ensure_ascii=False, indent=2) + "\n")
             sys.stdout.flush()
@@ -378,7 +378,7 @@ def _show_some(console: Console, items: list[Any]) -> None:
         console.print(f"   student  {_short(answer or '')}{mark}\n", markup=False)
 
 
-def _closing_words(console: Console, asked: Demo, url: str) -> None:
+def _closing_words(console: Console, asked: Demo, url: str, key: str) -> None:
     if asked.exit:
         return
     folder = Path(asked.data).expanduser().resolve()
@@ -388,12 +388,22 @@ def _closing_words(console: Console, asked: Demo, url: str) -> None:
     ticket = triage.tickets(1, seed=3, split=triage.Split.HELD_OUT)[0]
     at = f"--data {shlex.quote(str(folder))}"
     console.print(
-        f"\nThe server stays up at {url} until you press Ctrl-C. In another terminal:\n"
+        f"\nThe server stays up at {url} until you press Ctrl-C. To see all of this in a browser:\n"
+        f"   {_portal_address(url, key)}    # signs in once; `{stillroom} portal {at}` prints another\n"
+        "In another terminal:\n"
         f'   eval "$({stillroom} env --shell {at})"    # points the openai package here\n'
         f"   {stillroom} completions list --metadata app=ticket-triage {at}\n"
         f'   {stillroom} chat {DEPLOYMENT} {at} --system "$(cat {shlex.quote(str(prompt))})" {shlex.quote(ticket)}',
         markup=False,
     )
+
+
+def _portal_address(url: str, key: str) -> str:
+    from openai import OpenAI  # noqa: PLC0415 - as above
+
+    with OpenAI(base_url=f"{url}/v1", api_key=key) as client:
+        made = client.post("/stillroom/sign_in_tokens", cast_to=dict[str, Any])
+    return f"{url}/#signin={made['token']}"
 
 
 def _curve(losses: list[float]) -> str:

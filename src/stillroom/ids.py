@@ -16,6 +16,7 @@ ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 RANDOM_LETTERS = 24
 ORDERED_DIGITS = 11  # 62**11 > 2**63
 RANDOM_BITS = 20  # below the milliseconds of an ordered id
+NUMBERS_PER_SECOND = 1000 << RANDOM_BITS
 COMPLETION_PREFIX = "chatcmpl-"
 
 

@@ -27,6 +27,7 @@ from sqlalchemy import (
     String,
     Table,
     delete,
+    func,
     insert,
     select,
     update,
@@ -55,6 +56,8 @@ jobs = Table(
     # How often its process has died since it last reached a checkpoint.
     Column("crashes", Integer, nullable=False, default=0),
     Column("created_at", BigInteger, nullable=False),
+    # It is not claimed earlier, in seconds since the epoch; most jobs may be at once.
+    Column("not_before", BigInteger, nullable=False, default=0),
     Index("ix_jobs_state_number", "state", "number"),
 )
 
@@ -90,9 +93,18 @@ class StaleClaim(Exception):
     """Another worker has claimed the job, or it has ended: what this one did must not be kept."""
 
 
-def enqueue(connection: Connection, *, project: int, kind: str, subject: str, state: State = State.VALIDATING) -> None:
-    """Adds a job: one that must be validated before it can be claimed, or one that can be at once."""
-    values = {"project": project, "kind": kind, "subject": subject, "state": state.value}
+def enqueue(
+    connection: Connection,
+    *,
+    project: int,
+    kind: str,
+    subject: str,
+    state: State = State.VALIDATING,
+    not_before: int = 0,
+) -> None:
+    """Adds a job: one that must be validated before it can be claimed, or one that can be at once, or
+    from a time on (seconds since the epoch)."""
+    values = {"project": project, "kind": kind, "subject": subject, "state": state.value, "not_before": not_before}
     connection.execute(insert(jobs).values(**values, created_at=int(time.time())))
 
 
@@ -118,6 +130,11 @@ def move(connection: Connection, subject: str, *, expected: tuple[State, ...], t
     return connection.execute(statement).rowcount == 1
 
 
+def count(connection: Connection, project: int, kind: str, state: State) -> int:
+    query = select(func.count()).where(jobs.c.state == state.value, jobs.c.project == project, jobs.c.kind == kind)
+    return int(connection.execute(query).scalar_one())
+
+
 def remove(connection: Connection, subject: str) -> None:
     """Forgets a job that is not running."""
     connection.execute(delete(jobs).where(jobs.c.subject == subject, jobs.c.state != State.RUNNING.value))
@@ -130,7 +147,7 @@ def ask_to_pause(connection: Connection, subject: str) -> bool:
 
 
 def claim(connection: Connection, worker: str, kinds: Iterable[str]) -> Claim | None:
-    """Takes the oldest queued job of these kinds; None when there is none."""
+    """Takes the oldest queued job of these kinds whose time has come; None when there is none."""
     oldest = _queued(kinds).order_by(jobs.c.number).limit(1)
     # One UPDATE ... RETURNING, so that two workers never take the same job.
     statement = (
@@ -165,7 +182,8 @@ def anything_queued(connection: Connection, kinds: Iterable[str]) -> bool:
 
 
 def _queued(kinds: Iterable[str]) -> Select[int]:
-    return select(jobs.c.number).where(jobs.c.state == State.QUEUED.value, jobs.c.kind.in_(sorted(kinds)))
+    due = jobs.c.not_before <= int(time.time())
+    return select(jobs.c.number).where(jobs.c.state == State.QUEUED.value, jobs.c.kind.in_(sorted(kinds)), due)
 
 
 def wish_of(connection: Connection, held: Claim) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
+from stillroom import ids
 from stillroom.api import routes
 from stillroom.teachers.scripted import ScriptedTeacher
 from tests.faults.wire import send
@@ -56,9 +57,12 @@ def _objects(server: Server) -> dict[str, str]:
         "/stillroom/quotes", body={"model": "scratch-small", "training_file": ten}, cast_to=dict[str, Any]
     )
     job = client.fine_tuning.jobs.create(model="scratch-small", training_file=file.id).id
+    never: Any = {"action": "delete", "ids": [ids.completion_id(1)]}
+    action: Any = client.post("/stillroom/completions/bulk", body=never, cast_to=dict[str, Any])
     evaluated, run, item = _evaluated(client)
     return {
         "chat/completions": completion.id,
+        "stillroom/completions": completion.id,
         "evals": evaluated,
         "stillroom/evals": evaluated,
         "run": run,
@@ -67,6 +71,7 @@ def _objects(server: Server) -> dict[str, str]:
         "fine_tuning/jobs": job,
         "stillroom/jobs": job,
         "stillroom/quotes": quote["id"],
+        "stillroom/bulk_actions": action["id"],
         "models": "ft:ours",
         "stillroom/keys": client.get("/stillroom/keys", cast_to=dict[str, Any])["data"][0]["id"],
     }
@@ -112,6 +117,46 @@ def test_lists_hold_ones_own_things_only(shared: tuple[Server, dict[str, str]], 
     assert [item["id"] for item in theirs] == (["key-2"] if path == "stillroom/keys" else [])
 
 
+def test_bulk_actions_and_exports_reach_ones_own_completions_only(shared: tuple[Server, dict[str, str]]) -> None:
+    server, objects = shared
+    ours = objects["chat/completions"]
+    before = send(server, "GET", f"/v1/chat/completions/{ours}").json
+    for asked in (
+        {"action": "delete", "ids": [ours]},
+        {"action": "delete", "filter": {}},
+        {"action": "tag", "ids": [ours], "metadata": {"theirs": "yes"}},
+        {"action": "tag", "filter": {"metadata": {"k": "v"}}, "metadata": {"k": None}},
+    ):
+        made = send(server, "POST", "/v1/stillroom/completions/bulk", asked, key=THEIR_KEY).json
+        path = f"/v1/stillroom/bulk_actions/{made['id']}"
+        wait_for(lambda path=path: send(server, "GET", path, key=THEIR_KEY).json["status"] == "succeeded")
+        assert send(server, "GET", path, key=THEIR_KEY).json["done"] == 0
+    assert send(server, "GET", f"/v1/chat/completions/{ours}").json == before
+    for asked in ({"filter": {}}, {"ids": [ours]}):
+        assert send(server, "POST", "/v1/stillroom/completions/export", asked, key=THEIR_KEY).body == b""
+        # The control: its own project is given it.
+        assert ours.encode() in send(server, "POST", "/v1/stillroom/completions/export", asked).body
+
+
+@pytest.mark.parametrize("path", ["deployments", "jobs"])
+def test_what_is_watched_is_ones_own(shared: tuple[Server, dict[str, str]], path: str) -> None:
+    server, _ = shared
+    assert send(server, "GET", f"/v1/stillroom/{path}", key=server.key).json["data"]
+    assert send(server, "GET", f"/v1/stillroom/{path}", key=THEIR_KEY).json["data"] == []
+
+
+def test_an_overview_is_of_ones_own_project(shared: tuple[Server, dict[str, str]]) -> None:
+    server, objects = shared
+    ours = send(server, "GET", "/v1/stillroom/overview", key=server.key).json
+    assert (ours["stored"], [each["name"] for each in ours["teachers"]]) == (1, ["gpt-4o"])
+    theirs = send(server, "GET", "/v1/stillroom/overview", key=THEIR_KEY).json
+    assert (theirs["stored"], theirs["teachers"], theirs["students"], theirs["agreement"]) == (0, [], [], None)
+    names = [model["name"] for model in send(server, "GET", "/v1/stillroom/models", key=THEIR_KEY).json["data"]]
+    assert names == ["gpt-4o", "scratch-small"]
+    query = f"hyperparameters?model=scratch-small&training_file={objects['files']}"
+    assert send(server, "GET", f"/v1/stillroom/{query}", key=THEIR_KEY).status == 400
+
+
 def test_another_projects_things_cannot_be_evaluated(shared: tuple[Server, dict[str, str]]) -> None:
     server, objects = shared
     same = {"type": "string_check", "name": "a", "input": "{{ item.a }}", "reference": "x", "operation": "eq"}
@@ -150,3 +195,15 @@ def test_deployments_and_fine_tuned_models_are_neither_listed_nor_called(shared:
         assert send(server, "POST", "/v1/chat/completions", body, key=THEIR_KEY).status == 404
     job = b'{"model": "scratch-small", "training_file": "%s"}' % shared[1]["files"].encode()
     assert send(server, "POST", "/v1/fine_tuning/jobs", job, key=THEIR_KEY).status == 400
+
+
+def test_a_browser_sees_the_project_of_the_key_it_signed_in_with(shared: tuple[Server, dict[str, str]]) -> None:
+    server, _ = shared
+    signed_in = send(server, "POST", "/v1/stillroom/sessions", {"key": THEIR_KEY}, key=None)
+    assert (signed_in.json["project"], signed_in.json["key_id"]) == (2, "key-2")
+    cookie = signed_in.headers["set-cookie"].partition(";")[0]
+    listed = send(server, "GET", "/v1/stillroom/keys", key=None, cookie=cookie).json["data"]
+    assert [key["id"] for key in listed] == ["key-2"]
+    assert send(server, "GET", "/v1/chat/completions", key=None, cookie=cookie).json["data"] == []
+    token = send(server, "POST", "/v1/stillroom/sign_in_tokens", key=THEIR_KEY).json["token"]
+    assert send(server, "POST", "/v1/stillroom/sessions", {"token": token}, key=None).json["project"] == 2

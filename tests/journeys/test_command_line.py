@@ -63,9 +63,36 @@ def test_completions_are_exported_as_json_lines_oldest_first(
     server.cli("completions", "export", "--metadata", pair(label), "-o", str(path))
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [row["id"] for row in rows] == made
-    assert rows[1]["messages"][1]["content"] == "色1"
+    assert rows[1]["request"]["messages"][1]["content"] == "色1"
     assert rows[1]["metadata"] == label
     assert server.cli("completions", "export", "--metadata", pair(label)).stdout == path.read_text()
+    examples = server.cli("completions", "export", "--metadata", pair(label), "--format", "training").stdout
+    assert [json.loads(line)["messages"][2] for line in examples.splitlines()] == [
+        {"role": "assistant", "content": f"色{n}"} for n in range(3)
+    ]
+
+
+def test_a_refused_export_leaves_no_file(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    refused = server.cli("completions", "export", "--format", "xml", "-o", str(path), check=False)
+    assert refused.returncode == 1
+    assert "'xml' is none of" in refused.stderr
+    assert not path.exists()
+
+
+def test_completions_are_tagged_by_filter(server: Server, client: OpenAI, label: dict[str, str]) -> None:
+    capture(client, label, 3)
+    done = server.cli("completions", "tag", "tone=dry", "by=色", "--metadata", pair(label), "--yes")
+    assert done.stdout == "3 completions tagged.\n"
+    assert [item.metadata for item in client.chat.completions.list(metadata=label)] == [
+        {**label, "tone": "dry", "by": "色"}
+    ] * 3
+    server.cli("completions", "tag", "by=", "--metadata", pair(label), "--model", "gpt-4o", "--since", "1h", "--yes")
+    assert client.chat.completions.list(metadata=label).data[0].metadata == {**label, "tone": "dry"}
+    assert server.cli("completions", "tag", "tone=dry", "--yes", check=False).returncode != 0  # not all by accident
+    many = [f"k{n}=v" for n in range(15)]
+    left = server.cli("completions", "tag", *many, "--metadata", pair(label), "--yes").stdout
+    assert left.startswith("0 completions tagged; 3 would have had more than 16 pairs")
 
 
 def test_completions_are_deleted_by_id_and_by_filter(server: Server, client: OpenAI, label: dict[str, str]) -> None:
@@ -74,7 +101,8 @@ def test_completions_are_deleted_by_id_and_by_filter(server: Server, client: Ope
     assert [item.id for item in client.chat.completions.list(metadata=label)] == made[1:]
     refused = server.cli("completions", "delete", "--yes", check=False)
     assert refused.returncode != 0  # with neither ids nor filters nothing is deleted
-    server.cli("completions", "delete", "--metadata", pair(label), "--yes")
+    done = server.cli("completions", "delete", "--metadata", pair(label), "--yes")
+    assert done.stdout == "2 completions deleted.\n"
     assert client.chat.completions.list(metadata=label).data == []
 
 

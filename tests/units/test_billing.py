@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, event, func, select, text
 
 from stillroom import catalog
 from stillroom.assembly import Platform
 from stillroom.billing import PICO, By, Entry, Kind, cost_picousd, record, rounded_microusd, totals
+from stillroom.billing.record import FOLD_ROWS, folded_to, ledger_days
 from stillroom.catalog import DeploymentState
 from stillroom.config import Price
 from stillroom.serving.hosting import Weights, record_hours
@@ -154,22 +155,70 @@ def test_sums_that_no_database_integer_holds_are_exact(platform: Platform) -> No
     assert total.cost_microusd == 15_000_000_003_000
 
 
-def test_sums_read_only_the_projects_rows_of_that_time(platform: Platform) -> None:
+def test_sums_are_the_same_however_much_of_them_is_kept_by_day(
+    platform: Platform, entries: list[tuple[int, Entry]]
+) -> None:
+    """Two thousand of twenty-three hundred rows are; the spans begin and end within days and between them."""
+    many = [*entries, *((at + 7, entry) for at, entry in entries * 10)][: 2 * FOLD_ROWS + 100]
+    platform.writer.write(lambda c: [record(c, entry, PRICE, at=at) for at, entry in many[len(entries) :]])
+    with platform.database.read() as connection:
+        assert folded_to(connection) == 2 * FOLD_ROWS
+        kept = connection.execute(select(func.sum(ledger_days.c.events), func.count())).one()
+    assert kept[0] == 2 * FOLD_ROWS
+    assert kept[1] == len(by_hand(many[: 2 * FOLD_ROWS], tuple(By)))
+    choose = random.Random(5)
+    edges = [MIDNIGHT + choose.randint(-1, 6) * DAY + choose.choice([0, 0, 1, -1, 40_000]) for _ in range(60)]
+    for since, until in [*zip(edges[::2], edges[1::2], strict=True), (0, None), (MIDNIGHT + DAY, None)]:
+        for by in ((By.DAY,), (By.KEY, By.DEPLOYMENT), tuple(By)):
+            inside = [(at, entry) for at, entry in many if since <= at and (until is None or at < until)]
+            found = totals(platform.database, 1, by, since=since, until=until)
+            expected = by_hand(inside, by)
+            assert {tuple(t.group.values()): t.cost_picousd for t in found} == {k: v[-1] for k, v in expected.items()}
+            assert {tuple(t.group.values()): t.events for t in found} == {k: v[0] for k, v in expected.items()}
+
+
+def test_an_older_database_gets_the_sums_of_its_days(platform: Platform, entries: list[tuple[int, Entry]]) -> None:
+    before = totals(platform.database, 1, tuple(By))
+    with platform.database.writing.connect() as connection:
+        connection.execute(text("DROP TABLE ledger_days"))
+        connection.execute(text("DROP INDEX ix_eval_runs_project_number"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0005'"))
+        connection.commit()
+    platform.database.migrate()
+    with platform.database.read() as connection:
+        assert folded_to(connection) == len(entries)
+    assert totals(platform.database, 1, tuple(By)) == before
+    one_more = Entry(project=1, kind=Kind.ANSWER, model="gpt-4o")
+    platform.writer.write(lambda c: [record(c, one_more, PRICE) for _ in range(FOLD_ROWS)])
+    assert sum(total.events for total in totals(platform.database, 1)) == len(entries) + FOLD_ROWS
+
+
+def test_sums_read_whole_days_where_they_are_kept_and_few_rows_besides(platform: Platform) -> None:
     seen: list[tuple[str, Any]] = []
 
     def note(_c: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
         seen.append((statement, parameters))
 
+    platform.writer.write(lambda c: record(c, Entry(project=1, kind=Kind.ANSWER, model="m"), PRICE))
     event.listen(Engine, "before_cursor_execute", note)
     try:
         totals(platform.database, 1, (By.DAY, By.KEY), since=1, until=2)
+        totals(platform.database, 1, (By.DAY, By.KEY), since=1, until=3 * DAY + 1)
     finally:
         event.remove(Engine, "before_cursor_execute", note)
-    statement, parameters = next(each for each in seen if each[0].startswith("SELECT"))
+    plans = []
     with platform.database.read() as connection:
-        plan = [row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
-    search = "SEARCH ledger USING INDEX ix_ledger_project_created_at (project=? AND created_at>? AND created_at<?)"
-    assert plan == [search, "USE TEMP B-TREE FOR GROUP BY"]
+        for statement, parameters in seen:
+            if statement.startswith("SELECT"):
+                plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+                plans.append(next(row.detail for row in plan))
+    of_time = "SEARCH ledger USING INDEX ix_ledger_project_created_at (project=? AND created_at>? AND created_at<?)"
+    newest = "SEARCH ledger USING COVERING INDEX ix_ledger_project_created_at (project=?)"
+    days = "sqlite_autoindex_ledger_days_1 (project=? AND day>? AND day<?)"
+    last_kept = "SEARCH ledger_days USING COVERING INDEX ix_ledger_days_folded_to"
+    not_kept = "SEARCH ledger USING INTEGER PRIMARY KEY (rowid>?)"
+    of_days = f"SEARCH ledger_days USING INDEX {days}"
+    assert plans == [newest, of_time, newest, of_days, last_kept, not_kept, of_time, of_time]
 
 
 def test_hosted_time_is_the_deployments_when_the_student_has_one_alone(platform: Platform) -> None:

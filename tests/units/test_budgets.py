@@ -168,7 +168,7 @@ def test_calls_are_told_without_a_query_of_their_own(platform: Platform, clock: 
             for _ in range(1000):
                 await platform.budgets.known(1)
             await until_told()
-        assert len([statement for statement in seen if "ledger" in statement]) == 1
+        assert len([statement for statement in seen if "FROM budgets" in statement]) == 1
 
     async def until_told() -> None:
         until = time.monotonic() + 10

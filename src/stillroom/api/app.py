@@ -14,8 +14,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from stillroom.api import azure, chat_completions, identity, openapi, routes
+from stillroom.api import azure, chat_completions, identity, openapi, routes, sign_in
 from stillroom.api.errors import UnknownPath, WrongMethod, reply_for
+from stillroom.api.portal import Portal
 from stillroom.api.wire import (
     Call,
     ClientLeft,
@@ -27,33 +28,39 @@ from stillroom.api.wire import (
     Scope,
     Send,
     headers_of,
+    packed,
     parse_query,
     read_body,
     segments_of,
     send_reply,
+    send_stream,
+    unless_caller_leaves,
 )
 from stillroom.assembly import Platform
-from stillroom.auth import Principal
+from stillroom.auth import NOBODY, Principal
 from stillroom.errors import AuthenticationFailed, StillroomError, shortened
 
 log = logging.getLogger(__name__)
 
 DESCRIPTION = routes.Route("GET", "stillroom/openapi.json", openapi.describe)
-WELCOME = """stillroom is running.
-
-The API is at /v1 (OpenAI) and /openai (Azure OpenAI). `stillroom env --shell` prints what to export.
-"""
+# What a browser signed in is told besides: keep no copy, and be nothing but what the type says.
+TO_BROWSERS = {
+    "cache-control": "no-store",
+    "x-content-type-options": "nosniff",
+    "cross-origin-resource-policy": "same-origin",
+}
 
 
 class Application:
     """Answers HTTP for one platform. Its state is the platform's; this only routes."""
 
-    def __init__(self, platform: Platform) -> None:
+    def __init__(self, platform: Platform, portal: Portal) -> None:
         self._platform = platform
+        self._portal = portal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await _Exchange(self._platform, scope, receive, send).answer()
+            await _Exchange(self._platform, self._portal, scope, receive, send).answer()
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1003})
 
@@ -61,12 +68,14 @@ class Application:
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, platform: Platform, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, platform: Platform, portal: Portal, scope: Scope, receive: Receive, send: Send) -> None:
         self._platform = platform
+        self._portal = portal
         self._scope = scope
         self._receive = receive
         self._send = send
         self._started = False
+        self._signed_in = False
         self._dialect = Dialect.OPENAI
         self._request_id = f"req_{secrets.token_hex(16)}"
         self._began = time.monotonic()
@@ -86,27 +95,27 @@ class _Exchange:
         segments = segments_of(self._scope.get("raw_path") or self._scope["path"].encode())
         if segments == ("health",):
             await self._reply(Reply(body={"status": "ok"}))
-        elif segments == ("",):
-            await self._reply(Reply(body=WELCOME.encode(), headers={"content-type": "text/plain; charset=utf-8"}))
         elif segments[0].lower() == "subscriptions":
             await self._operate(Location(dialect=Dialect.ARM, segments=segments), routes.ARM)
         elif segments == ("msi", "token"):
             # As the resource manager, it takes any api-version: azure-identity sends one of its own.
             await self._operate(Location(dialect=Dialect.ARM, segments=segments), routes.IDENTITY)
-        else:
-            location = azure.locate(segments)
-            if location is None:
-                raise UnknownPath(f"Unknown request URL: {self._scope['method']} {shortened(self._scope['path'])}.")
+        elif (location := azure.locate(segments)) is not None:
             own = (*routes.OWN, DESCRIPTION) if location.dialect is Dialect.OPENAI else ()
             await self._operate(location, (*routes.BOTH_DIALECTS, *own))
+        elif (page := self._portal.page(self._scope["method"], segments, headers_of(self._scope))) is not None:
+            await self._reply(page)
+        else:
+            raise UnknownPath(f"Unknown request URL: {self._scope['method']} {shortened(self._scope['path'])}.")
 
     async def _operate(self, location: Location, table: tuple[routes.Route, ...]) -> None:
         self._dialect = location.dialect
         headers = headers_of(self._scope)
-        principal = await self._authenticate(headers)
+        method = self._scope["method"]
+        is_sign_in = location.segments == routes.SIGN_IN and method == "POST"
+        principal = NOBODY if is_sign_in else await self._authenticate(headers, table)
         query = parse_query(self._scope["query_string"])
         azure.check_version(location, query)
-        method = self._scope["method"]
         is_chat = location.segments == routes.CHAT and method == "POST"
         if principal.job is not None and not is_chat:
             raise AuthenticationFailed("A key lent to a job asks for chat completions and nothing else.")
@@ -127,19 +136,33 @@ class _Exchange:
             receive=self._receive,
         )
         if route is None or not route.raw:
-            limit = self._platform.settings.gateway.chat_body_bytes
+            limit = sign_in.BODY_BYTES if is_sign_in else self._platform.settings.gateway.chat_body_bytes
             call = replace(call, body=await read_body(self._receive, headers, limit))
         if route is None:
             await chat_completions.create(call, self._sending, self._headers())
         else:
             await self._reply(await _run(route.handler, call))
 
-    async def _authenticate(self, headers: Mapping[str, str]) -> Principal:
+    async def _authenticate(self, headers: Mapping[str, str], table: tuple[routes.Route, ...]) -> Principal:
+        """Whose key the headers hold; without one, whose session a browser's cookie belongs to."""
         scheme, _, token = headers.get("authorization", "").partition(" ")
         bearer = token.strip() if scheme.lower() == "bearer" else None
         secret = headers.get("api-key") or bearer or headers.get(identity.HEADER)
+        # A token is made of a key, which a session is not.
+        if not secret and table is not routes.IDENTITY:
+            cookie = sign_in.cookie_secret(self._platform.settings.folder, headers)
+            if cookie is not None:
+                return await self._authenticate_session(cookie, headers)
         known = self._platform.keys.remembered(secret)
         return known if known is not None else await asyncio.to_thread(self._platform.keys.check, secret)
+
+    async def _authenticate_session(self, secret: str, headers: Mapping[str, str]) -> Principal:
+        sign_in.check_origin(self._scope["method"], headers, self._scope["scheme"])
+        sessions = self._platform.sessions
+        known = sessions.remembered(secret)
+        session = known if known is not None else await asyncio.to_thread(sessions.check, secret)
+        self._signed_in = True
+        return session.principal
 
     async def _tell(self, error: StillroomError) -> None:
         if self._started:
@@ -151,7 +174,12 @@ class _Exchange:
         await self._reply(reply)
 
     async def _reply(self, reply: Reply) -> None:
-        await send_reply(self._sending, reply, self._headers())
+        if reply.stream is not None:
+            sent = send_stream(self._sending, reply, reply.stream, self._headers())
+            await unless_caller_leaves(self._receive, sent)
+        else:
+            whole = packed(reply, headers_of(self._scope)) if self._signed_in else reply
+            await send_reply(self._sending, whole, self._headers())
 
     async def _sending(self, message: Message) -> None:
         self._started = True
@@ -160,6 +188,8 @@ class _Exchange:
     def _headers(self) -> dict[str, str]:
         spent = round((time.monotonic() - self._began) * 1000)
         ours = {"x-request-id": self._request_id, "openai-processing-ms": str(spent)}
+        if self._signed_in:
+            ours |= TO_BROWSERS
         return {**ours, "apim-request-id": self._request_id} if self._dialect is Dialect.AZURE else ours
 
 

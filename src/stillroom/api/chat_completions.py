@@ -3,14 +3,11 @@ upstream's work when he does; an answer with an Idempotency-Key goes on, for it 
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import re
-from collections.abc import Coroutine, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from stillroom import chat
-from stillroom.api.wire import Call, ClientLeft, Dialect, Receive, Reply, Send, send_reply, send_start
+from stillroom.api.wire import Call, Dialect, Reply, Send, send_reply, send_start, unless_caller_leaves
 from stillroom.billing import BudgetState
 from stillroom.errors import InvalidRequest
 from stillroom.gateway import complete, stream
@@ -37,7 +34,7 @@ async def create(call: Call, send: Send, headers: Mapping[str, str]) -> None:
         idempotency_key=None if request.stream else key,
     )
     work = _stream(call, asked, send, headers) if request.stream else _whole(call, asked, send, headers)
-    await _unless_caller_leaves(call.receive, work)
+    await unless_caller_leaves(call.receive, work)
 
 
 def _name(call: Call, request: chat.ChatRequest) -> str:
@@ -82,24 +79,3 @@ async def _stream(call: Call, asked: complete.Call, send: Send, headers: Mapping
 
     await opened.pump(first, forward)
     await send({"type": "http.response.body", "body": b""})
-
-
-async def _unless_caller_leaves(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
-    """Runs the work; cancels it when the caller disconnects first, which raises ClientLeft."""
-    working = asyncio.create_task(work)
-    watching = asyncio.create_task(_disconnect(receive))
-    try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientLeft
-        await working
-    finally:
-        for task in (working, watching):
-            task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(working, watching, return_exceptions=True)
-
-
-async def _disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import msgspec
 
 from stillroom import catalog, chat
-from stillroom.api.extensions import SelectionFilter, body_as
+from stillroom.api.extensions import body_as
+from stillroom.api.filters import SelectionFilter, filter_of
 from stillroom.api.wire import Call, Reply
 from stillroom.billing import rounded_microusd
 from stillroom.completions import table
@@ -28,6 +29,8 @@ FORMATS = {
     "html": "text/html; charset=utf-8",
     "markdown": "text/markdown; charset=utf-8",
 }
+# The page has a stylesheet in it, and nothing else than text that others wrote.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 MOST_RUNS = 20
 ITEMS = 1000  # asked of each model unless told otherwise
 
@@ -93,7 +96,7 @@ def show_report(call: Call) -> Reply:
     text = page.as_json(made) if wanted == "json" else _text(made, wanted).encode()
     headers = {"content-type": FORMATS[wanted]}
     if wanted == "html":
-        headers["content-security-policy"] = "default-src 'none'; style-src 'unsafe-inline'"
+        headers["content-security-policy"] = POLICY
     return Reply(body=text, headers=headers)
 
 
@@ -189,18 +192,17 @@ def _filter(asked: ComparisonRequest, jobs: list[Job]) -> SelectionFilter:
         )
     # Also what came later: that the student has not seen either.
     known = jobs[0].selection["filter"]
-    return SelectionFilter(model=known["model"], metadata=known["metadata"], created_after=known["created_after"])
+    return SelectionFilter(
+        model=known["model"],
+        metadata=known["metadata"],
+        created_after=known["created_after"],
+        search=known.get("search"),  # files made before there was a search do not say
+    )
 
 
 def _check_any(call: Call, chosen: SelectionFilter) -> None:
-    wanted = table.Filter(
-        model=chosen.model,
-        metadata=chosen.metadata,
-        created_after=chosen.created_after,
-        created_before=chosen.created_before,
-    )
     with call.platform.database.read() as connection:
-        found = table.page(connection, call.project, wanted, after=None, descending=True, limit=1)
+        found = table.numbers(connection, call.project, filter_of(chosen), descending=True, limit=1)
     if not found:
         raise InvalidRequest("No stored completion matches, so there is nothing to compare on.", param="filter")
 
@@ -214,6 +216,7 @@ def _start(
         "model": chosen.model,
         "created_after": chosen.created_after,
         "created_before": chosen.created_before,
+        "search": chosen.search,
         "limit": asked.limit,
         "held_out_from": held_out or None,
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -15,6 +17,17 @@ from stillroom.errors import InvalidRequest, NotFound
 from stillroom.serving.prices import Priced, price_book
 
 BY_DEFAULT = (By.KIND, By.MODEL)
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+NUMBERS = (
+    "events",
+    "prompt_tokens",
+    "cached_tokens",
+    "completion_tokens",
+    "trained_tokens",
+    "hosted_seconds",
+    "cost_microusd",
+    "cost_usd",
+)
 
 
 class BudgetRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -26,12 +39,17 @@ class BudgetRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 def usage(call: Call) -> Reply:
     """What was used and what it cost, `group_by` day, deployment, model, key, kind (or some of them,
-    with commas), from `since` to before `until` (seconds since the epoch)."""
+    with commas), from `since` to before `until` (seconds since the epoch), in `format` json or csv."""
     by = _groups(call)
-    since, until = _seconds(call, "since"), _seconds(call, "until")
+    is_csv = _is_csv(call)
+    since, until = seconds(call, "since"), seconds(call, "until")
     totals = billing.totals(call.platform.database, call.project, by, since=since or 0, until=until)
     names = {key.id: key.name for key in call.platform.keys.of_project(call.project)} if By.KEY in by else {}
-    return Reply(body={"object": "list", "data": [_shown(total, names) for total in totals], "has_more": False})
+    shown = [_shown(total, names) for total in totals]
+    if is_csv:
+        headers = {"content-type": "text/csv; charset=utf-8", "content-disposition": 'attachment; filename="usage.csv"'}
+        return Reply(body=_as_csv(by, shown), headers=headers)
+    return Reply(body={"object": "list", "data": shown, "has_more": False})
 
 
 def prices(call: Call) -> Reply:
@@ -43,14 +61,14 @@ def prices(call: Call) -> Reply:
 
 def get_budget(call: Call) -> Reply:
     """The project's budget and what is spent of it."""
-    return Reply(body=_shown_budget(call.platform.budgets.get(call.project)))
+    return Reply(body=shown_budget(call.platform.budgets.get(call.project)))
 
 
 def put_budget(call: Call) -> Reply:
     """Set the project's budget: when it is spent, new fine-tuning jobs and eval runs are refused."""
     asked = body_as(call, BudgetRequest)
     state = call.platform.budgets.put(call.project, billing.microusd(asked.usd), Period(asked.period))
-    return Reply(body=_shown_budget(state))
+    return Reply(body=shown_budget(state))
 
 
 def delete_budget(call: Call) -> Reply:
@@ -74,7 +92,30 @@ def _groups(call: Call) -> tuple[By, ...]:
         ) from None
 
 
-def _seconds(call: Call, name: str) -> int | None:
+def _is_csv(call: Call) -> bool:
+    text = call.query.get("format", "json")
+    if text not in ("json", "csv"):
+        raise InvalidRequest(f"Invalid 'format': {text[:40]!r}. Expected 'json' or 'csv'.", param="format")
+    return text == "csv"
+
+
+def _as_csv(by: tuple[By, ...], rows: list[dict[str, Any]]) -> bytes:
+    """The rows under the names that they have in JSON; what has no value is an empty cell."""
+    groups = [name for each in by for name in (("key_id", "key") if each is By.KEY else (each.value,))]
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, [*groups, *NUMBERS], extrasaction="ignore", lineterminator="\r\n")
+    writer.writeheader()
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    return file.getvalue().encode()
+
+
+def _cell(value: Any) -> Any:
+    """Names are their owners' choice: one that a spreadsheet would take for a formula begins with a quote."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+
+def seconds(call: Call, name: str) -> int | None:
+    """The time that a query's field names; None without one. Raises InvalidRequest for what is no time."""
     text = call.query.get(name)
     if text is None:
         return None
@@ -127,7 +168,8 @@ def _shown_price(priced: Priced) -> dict[str, Any]:
     }
 
 
-def _shown_budget(state: BudgetState) -> dict[str, Any]:
+def shown_budget(state: BudgetState) -> dict[str, Any]:
+    """As the API shows it."""
     return {
         "object": "stillroom.budget",
         "usd": state.limit_microusd / MICRO,

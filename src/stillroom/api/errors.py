@@ -53,6 +53,12 @@ class WrongMethod(StillroomError):
     code = "method_not_allowed"
 
 
+class ForeignOrigin(StillroomError):
+    """A sign-in cookie came with a request that no page of this server made."""
+
+    code = "foreign_origin"
+
+
 class UnsupportedApiVersion(errors.InvalidRequest):
     """The api-version is not one that Azure has had."""
 
@@ -72,6 +78,8 @@ def reply_for(error: StillroomError, dialect: Dialect) -> Reply:
 def status_of(error: StillroomError) -> int:
     if isinstance(error, WrongMethod):
         return 405
+    if isinstance(error, ForeignOrigin):
+        return 403
     if isinstance(error, errors.TeacherRefused):
         status = int(error.details["status"])
         passed = 400 <= status < 600 and status not in KEYS_ARE_OURS

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, TypeVar
 
 import msgspec
 
-from stillroom import bodies, chat, ids
+from stillroom import bodies
 from stillroom.api import files as files_api
+from stillroom.api.filters import SelectionFilter, filter_of, numbers_of
 from stillroom.api.wire import Call, Reply
-from stillroom.completions import table
 from stillroom.datasets import selection
 from stillroom.errors import InvalidRequest
 
-Seconds = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]  # what a database column can be compared with
-
 T = TypeVar("T")
-
-
-class SelectionFilter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which stored completions: all conditions must hold. Times are seconds since the epoch."""
-
-    model: str | None = None
-    metadata: dict[str, str] = {}
-    created_after: Seconds | None = None
-    created_before: Seconds | None = None
 
 
 class SelectionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -64,15 +54,9 @@ def selected(call: Call, asked: SelectionRequest) -> selection.Selection:
     """The selection that a request describes, its files made."""
     if asked.filter is None and asked.ids is None:
         raise InvalidRequest("Give 'filter' (which may be empty: {}), 'ids', or both.", param="filter")
-    conditions = asked.filter or SelectionFilter()
-    chat.check_metadata(conditions.metadata)
-    chosen = table.Filter(
-        model=conditions.model,
-        metadata=conditions.metadata,
-        numbers=_numbers(asked.ids),
-        created_after=conditions.created_after,
-        created_before=conditions.created_before,
-    )
+    chosen = filter_of(asked.filter or SelectionFilter())
+    if asked.ids is not None:
+        chosen = replace(chosen, numbers=numbers_of(asked.ids))
     return selection.select(
         call.platform.database,
         call.platform.files,
@@ -101,18 +85,6 @@ def revoke_key(call: Call) -> Reply:
     """Revoke an API key."""
     call.platform.keys.revoke(call.project, call.parameters["id"])
     return Reply(body={"id": call.parameters["id"], "object": "stillroom.key.revoked", "deleted": True})
-
-
-def _numbers(asked: list[str] | None) -> tuple[int, ...] | None:
-    if asked is None:
-        return None
-    found = []
-    for text in asked:
-        number = ids.completion_number(text)
-        if number is None:
-            raise InvalidRequest(f"{text!r} is not the id of a stored completion.", param="ids")
-        found.append(number)
-    return tuple(sorted(set(found)))
 
 
 def body_as(call: Call, kind: type[T]) -> T:

@@ -18,7 +18,7 @@ WITHOUT_METADATA = "null"
 def create(call: Call) -> Reply:
     """Create a fine-tuning job."""
     job = call.platform.fine_tuning.create(call.project, fine_tuning.parse_order(call.json()))
-    return Reply(body=_shown(call, job), status=201 if call.dialect is Dialect.AZURE else 200)
+    return Reply(body=shown(call, job), status=201 if call.dialect is Dialect.AZURE else 200)
 
 
 def list_jobs(call: Call) -> Reply:
@@ -30,27 +30,27 @@ def list_jobs(call: Call) -> Reply:
         metadata=call.metadata_filter(),
         without_metadata=call.query.get("metadata") == WITHOUT_METADATA,
     )
-    return Reply(body={"object": "list", "data": [_shown(call, job) for job in found], "has_more": more})
+    return Reply(body={"object": "list", "data": [shown(call, job) for job in found], "has_more": more})
 
 
 def retrieve(call: Call) -> Reply:
     """Retrieve a fine-tuning job."""
-    return Reply(body=_shown(call, call.platform.fine_tuning.get(call.project, call.parameters["id"])))
+    return Reply(body=shown(call, call.platform.fine_tuning.get(call.project, call.parameters["id"])))
 
 
 def cancel(call: Call) -> Reply:
     """Cancel a fine-tuning job at once."""
-    return Reply(body=_shown(call, call.platform.fine_tuning.cancel(call.project, call.parameters["id"])))
+    return Reply(body=shown(call, call.platform.fine_tuning.cancel(call.project, call.parameters["id"])))
 
 
 def pause(call: Call) -> Reply:
     """Pause a fine-tuning job after the step it is in."""
-    return Reply(body=_shown(call, call.platform.fine_tuning.pause(call.project, call.parameters["id"])))
+    return Reply(body=shown(call, call.platform.fine_tuning.pause(call.project, call.parameters["id"])))
 
 
 def resume(call: Call) -> Reply:
     """Let a paused fine-tuning job go on."""
-    return Reply(body=_shown(call, call.platform.fine_tuning.resume(call.project, call.parameters["id"])))
+    return Reply(body=shown(call, call.platform.fine_tuning.resume(call.project, call.parameters["id"])))
 
 
 def list_events(call: Call) -> Reply:
@@ -69,7 +69,8 @@ def list_checkpoints(call: Call) -> Reply:
     return Reply(body={"object": "list", "data": data, "has_more": more, **ends})
 
 
-def _shown(call: Call, job: Job) -> dict[str, Any]:
+def shown(call: Call, job: Job) -> dict[str, Any]:
+    """The job as the dialect has it."""
     azure = call.dialect is Dialect.AZURE
     numbers = msgspec.to_builtins(job.hyperparameters)
     body = {

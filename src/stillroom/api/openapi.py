@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from stillroom import __version__
-from stillroom.api import comparisons, costs, extensions, quotes, routes
+from stillroom.api import bulk_actions, comparisons, costs, extensions, quotes, routes, sign_in
 from stillroom.api.routes import Route
 from stillroom.api.wire import Call, Reply
 
@@ -24,8 +24,11 @@ OWN = "stillroom's own"
 BODIES: dict[str, type[Any]] = {
     "stillroom/comparisons": comparisons.ComparisonRequest,
     "stillroom/selections": extensions.SelectionRequest,
+    "stillroom/completions/bulk": bulk_actions.BulkRequest,
+    "stillroom/completions/export": bulk_actions.ExportRequest,
     "stillroom/keys": extensions.KeyRequest,
     "stillroom/quotes": quotes.QuoteRequest,
+    "stillroom/sessions": sign_in.SignInRequest,
     "stillroom/budget": costs.BudgetRequest,
 }
 PARAMETER = re.compile(r"\{(\w+)\}")
@@ -89,6 +92,8 @@ def _operation(route: Route, whose: str) -> dict[str, Any]:
         ],
         "responses": {"200": {"description": "Success"}, "default": {"description": "An error in the dialect's form"}},
     }
+    if route.path == "/".join(routes.SIGN_IN):
+        found["security"] = []
     if route.path in BODIES and route.method in ("POST", "PUT"):
         schema = {"$ref": f"#/components/schemas/{BODIES[route.path].__name__}"}
         found["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}

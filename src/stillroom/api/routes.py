@@ -11,16 +11,24 @@ from dataclasses import dataclass
 
 from stillroom.api import (
     arm,
+    bulk_actions,
+    catalogue,
     comparisons,
+    completions,
     costs,
+    deployments,
     evals,
     extensions,
     files,
     fine_tuning,
     graders,
+    hyperparameters,
     identity,
+    jobs,
     models,
+    overview,
     quotes,
+    sign_in,
     stored_completions,
 )
 from stillroom.api.errors import UnknownPath, WrongMethod
@@ -41,6 +49,7 @@ class Route:
 
 
 CHAT = ("chat", "completions")
+SIGN_IN = ("stillroom", "sessions")  # a POST there needs no key
 
 BOTH_DIALECTS = (
     Route("GET", "chat/completions", stored_completions.list_completions),
@@ -86,13 +95,34 @@ OWN = (
     Route("POST", "stillroom/comparisons", comparisons.compare),
     Route("GET", "stillroom/evals/{id}/report", comparisons.show_report),
     Route("POST", "stillroom/selections", extensions.select),
+    Route("GET", "stillroom/completions", completions.list_completions),
+    Route("GET", "stillroom/completions/count", completions.count),
+    Route("GET", "stillroom/completions/facets", completions.facets),
+    Route("POST", "stillroom/completions/bulk", bulk_actions.create),
+    Route("GET", "stillroom/completions/export", bulk_actions.export),
+    Route("POST", "stillroom/completions/export", bulk_actions.export_chosen),
+    Route("GET", "stillroom/completions/{id}", completions.retrieve),
+    Route("GET", "stillroom/bulk_actions", bulk_actions.list_actions),
+    Route("GET", "stillroom/bulk_actions/{id}", bulk_actions.retrieve),
+    Route("POST", "stillroom/bulk_actions/{id}/cancel", bulk_actions.cancel),
     Route("POST", "stillroom/quotes", quotes.create),
     Route("GET", "stillroom/quotes/{id}", quotes.retrieve),
+    Route("GET", "stillroom/jobs", jobs.list_jobs),
+    Route("GET", "stillroom/jobs/{id}", jobs.retrieve),
+    Route("GET", "stillroom/jobs/{id}/metrics", jobs.metrics),
     Route("GET", "stillroom/jobs/{id}/quote", quotes.compare),
+    Route("GET", "stillroom/hyperparameters", hyperparameters.resolved),
+    Route("GET", "stillroom/deployments", deployments.list_deployments),
+    Route("GET", "stillroom/models", catalogue.list_models),
+    Route("GET", "stillroom/overview", overview.show),
     Route("GET", "stillroom/break-even", quotes.break_even),
     Route("POST", "stillroom/keys", extensions.create_key),
     Route("GET", "stillroom/keys", extensions.list_keys),
     Route("DELETE", "stillroom/keys/{id}", extensions.revoke_key),
+    Route("POST", "stillroom/sessions", sign_in.create),
+    Route("GET", "stillroom/sessions/current", sign_in.current),
+    Route("DELETE", "stillroom/sessions/current", sign_in.end),
+    Route("POST", "stillroom/sign_in_tokens", sign_in.create_token),
     Route("GET", "stillroom/usage", costs.usage),
     Route("GET", "stillroom/prices", costs.prices),
     Route("GET", "stillroom/budget", costs.get_budget),

@@ -17,18 +17,21 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
+from stillroom.api import sign_in
 from stillroom.api.app import Application
+from stillroom.api.portal import Portal
 from stillroom.api.protocol import PatientNoMore
 from stillroom.api.tls import ensure_certificate
 from stillroom.assembly import Platform, ensure_admin_key, open_platform
 from stillroom.config import SERVER_FILE, Settings
-from stillroom.errors import ConfigurationError
+from stillroom.errors import AuthenticationFailed, ConfigurationError
 from stillroom.worker.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DRAIN_SECONDS = 30
+TOKEN_SECONDS = 24 * 3600  # how long the address that is printed signs in, until it is used
 THREADS = 32  # for handlers and look-ups: one slow request must not keep the others waiting
 KEEP_ALIVE_SECONDS = 15
 
@@ -50,12 +53,21 @@ class Addresses:
     ca: str | None
 
 
-Announce = Callable[[Addresses, str | None], None]
+@dataclass(frozen=True, kw_only=True)
+class Secrets:
+    """What is told to whoever started the server, and written to no log: the admin key if it was just made, and
+    where a browser goes, to be signed in once if there is an admin key; None when the portal is not built."""
+
+    new_key: str | None
+    portal: str | None
+
+
+Announce = Callable[[Addresses, Secrets], None]
 
 
 def serve(settings: Settings, announce: Announce) -> None:
-    """Runs until SIGTERM or SIGINT. `announce` is called once, when the API answers, with the
-    addresses and the admin key if it was just made. Raises ConfigurationError when it cannot start."""
+    """Runs until SIGTERM or SIGINT. `announce` is called once, when the API answers. Raises
+    ConfigurationError when it cannot start."""
     platform = open_platform(settings)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -70,7 +82,8 @@ async def _serve(platform: Platform, announce: Announce) -> None:
     if settings.host not in LOOPBACK:
         log.warning("listening on %s: other machines can reach this server; every call needs a key", settings.host)
     (settings.folder / SERVER_FILE).unlink(missing_ok=True)  # one that was killed left it, with its address
-    listeners = _listeners(platform)
+    portal = Portal()
+    listeners = _listeners(platform, portal)
     async with _running(platform):
         tasks = [asyncio.create_task(listener.serve([bound])) for listener, bound in listeners]
         _stop_on_signals([listener for listener, _ in listeners])
@@ -80,7 +93,8 @@ async def _serve(platform: Platform, announce: Announce) -> None:
             new_key = await asyncio.to_thread(ensure_admin_key, platform)
             addresses = _addresses(settings, [bound for _, bound in listeners])
             _write_server_file(settings.folder, addresses)
-            announce(addresses, new_key)
+            page = await asyncio.to_thread(_portal_address, platform, addresses.url) if portal.is_built else None
+            announce(addresses, Secrets(new_key=new_key, portal=page))
             await asyncio.gather(*tasks)
         finally:
             for listener, _ in listeners:
@@ -89,11 +103,11 @@ async def _serve(platform: Platform, announce: Announce) -> None:
             (settings.folder / SERVER_FILE).unlink(missing_ok=True)
 
 
-def _listeners(platform: Platform) -> list[tuple[_Listener, socket.socket]]:
+def _listeners(platform: Platform, portal: Portal) -> list[tuple[_Listener, socket.socket]]:
     settings = platform.settings
-    found = [(_listener(platform), _bind(settings.host, settings.port, "--port"))]
+    found = [(_listener(platform, portal), _bind(settings.host, settings.port, "--port"))]
     if settings.tls_port:
-        listener = _listener(platform, tls=settings.folder / "tls")
+        listener = _listener(platform, portal, tls=settings.folder / "tls")
         found.append((listener, _bind(settings.host, settings.tls_port, "--tls-port")))
     return found
 
@@ -108,11 +122,11 @@ def _bind(host: str, port: int, flag: str) -> socket.socket:
         ) from error
 
 
-def _listener(platform: Platform, *, tls: Path | None = None) -> _Listener:
+def _listener(platform: Platform, portal: Portal, *, tls: Path | None = None) -> _Listener:
     certificate, key = ensure_certificate(tls, platform.settings.host) if tls else (None, None)
     return _Listener(
         uvicorn.Config(
-            Application(platform),
+            Application(platform, portal),
             http=PatientNoMore,
             ws="none",
             lifespan="off",
@@ -132,7 +146,8 @@ async def _running(platform: Platform) -> AsyncIterator[None]:
     """What runs beside the listeners."""
     platform.models.start()
     await platform.deployments.finish_interrupted()
-    beside = [asyncio.create_task(Supervisor(platform).run()), asyncio.create_task(platform.hosting.tend())]
+    work = (Supervisor(platform).run(), platform.hosting.tend(), platform.indexer.tend())
+    beside = [asyncio.create_task(each) for each in work]
     try:
         yield
     finally:
@@ -164,6 +179,15 @@ def _addresses(settings: Settings, bound: list[socket.socket]) -> Addresses:
         tls_url=f"https://{name}:{tls[0]}" if tls else None,
         ca=str(settings.folder / "tls" / "ca.pem") if tls else None,
     )
+
+
+def _portal_address(platform: Platform, url: str) -> str:
+    try:
+        principal = platform.keys.check((platform.settings.folder / "admin-key").read_text().strip())
+    except (AuthenticationFailed, OSError):
+        return url  # the admin key is gone: another one must be typed
+    token, _ = platform.sign_in_tokens.mint(principal, TOKEN_SECONDS)
+    return sign_in.address(url, token)
 
 
 def _write_server_file(folder: Path, addresses: Addresses) -> None:

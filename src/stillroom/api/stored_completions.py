@@ -23,9 +23,11 @@ SHOWN_PARAMETERS = (
 
 
 def list_completions(call: Call) -> Reply:
-    """List stored completions, filtered by model and metadata."""
+    """List stored completions, filtered by model and metadata, and, which is ours, by `search`."""
     limit = call.limit(PAGE, LARGEST_PAGE)
-    chosen = table.Filter(model=call.query.get("model"), metadata=call.metadata_filter())
+    chosen = table.Filter(
+        model=call.query.get("model"), metadata=call.metadata_filter(), search=call.query.get("search")
+    )
     after, descending = _cursor(call), call.descending("asc")
     with call.platform.database.read() as connection:
         found = table.page(connection, call.project, chosen, after=after, descending=descending, limit=limit + 1)
@@ -106,8 +108,15 @@ def shown(stored: table.StoredCompletion) -> dict[str, Any]:
 def _message(completion_id: str, index: int, message: dict[str, Any]) -> dict[str, Any]:
     content = message.get("content")
     parts = content if isinstance(content, list) else None
-    text = content if parts is None else "".join(map(_text_of, parts))
+    text = content if parts is None else text_of(content)
     return {**message, "id": f"{completion_id}-{index}", "content": text, "content_parts": parts}
+
+
+def text_of(content: Any) -> str:
+    """A message's text, that of its parts joined; empty where there is none."""
+    if isinstance(content, list):
+        return "".join(map(_text_of, content))
+    return content if isinstance(content, str) else ""
 
 
 def _text_of(part: Any) -> str:

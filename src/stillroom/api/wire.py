@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import enum
+import gzip
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -24,6 +27,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 PIECE = 256 * 1024
+PACKED_BYTES = (4 * 1024, 256 * 1024)  # smaller gains nothing; larger would hold up everybody else
 METADATA_FILTER = "metadata["
 WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")  # what int() takes besides, such as "²" or " 1", is no number here
 
@@ -107,12 +111,14 @@ class Call:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """An answer: `body` is JSON to be, or bytes as they are; `file` is sent from disk instead."""
+    """An answer: `body` is JSON to be, or bytes as they are; `file` is sent from disk instead, `stream`
+    piece by piece as the caller takes them, each made in a thread."""
 
     body: Any = None
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     file: Path | None = None
+    stream: Iterator[bytes] | None = field(default=None, repr=False)
 
 
 def listing(data: list[dict[str, Any]], more: bool) -> dict[str, Any]:
@@ -179,17 +185,68 @@ class ClientLeft(Exception):
     """The caller closed the connection; there is nobody to answer."""
 
 
+def takes_gzip(headers: Mapping[str, str]) -> bool:
+    """Whether the caller says that it reads gzip."""
+    for coding in headers.get("accept-encoding", "").lower().split(","):
+        name, _, weight = coding.partition(";")
+        if name.strip() in ("gzip", "*"):
+            return weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
+
+
+def packed(reply: Reply, headers: Mapping[str, str]) -> Reply:
+    """The reply with its JSON as gzip, where the caller reads that and it is worth the time."""
+    if reply.file is not None or reply.body is None or isinstance(reply.body, bytes) or not takes_gzip(headers):
+        return reply
+    body = msgspec.json.encode(reply.body)
+    if not PACKED_BYTES[0] <= len(body) <= PACKED_BYTES[1]:
+        return reply
+    more = {"content-encoding": "gzip", "content-type": "application/json"}
+    return replace(reply, body=gzip.compress(body, 1, mtime=0), headers={**more, **reply.headers})
+
+
 async def send_reply(send: Send, reply: Reply, headers: Mapping[str, str]) -> None:
     """Sends a whole reply."""
     if reply.file is not None:
         await _send_file(send, reply, reply.file, headers)
         return
     body = reply.body if isinstance(reply.body, bytes) else msgspec.json.encode(reply.body)
-    if reply.status == 204:
+    if reply.status in (204, 304):
         body = b""
-    size = {"content-length": str(len(body))}
+    size = {} if reply.status == 304 else {"content-length": str(len(body))}
     await send_start(send, reply.status, {"content-type": "application/json", **headers, **reply.headers, **size})
     await send({"type": "http.response.body", "body": body})
+
+
+async def send_stream(send: Send, reply: Reply, stream: Iterator[bytes], headers: Mapping[str, str]) -> None:
+    """Sends the pieces as they are made; what goes wrong before the first is raised before anything is sent."""
+    piece = await asyncio.to_thread(next, stream, None)
+    await send_start(send, reply.status, {**headers, **reply.headers})
+    while piece is not None:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+        piece = await asyncio.to_thread(next, stream, None)
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def unless_caller_leaves(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
+    """Runs the work; cancels it when the caller disconnects first, which raises ClientLeft."""
+    working = asyncio.create_task(work)
+    watching = asyncio.create_task(_disconnect(receive))
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientLeft
+        await working
+    finally:
+        for task in (working, watching):
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(working, watching, return_exceptions=True)
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def send_start(send: Send, status: int, headers: Mapping[str, str]) -> None:

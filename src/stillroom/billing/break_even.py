@@ -86,17 +86,9 @@ def traffic_of(database: Database, project: int, models: Collection[str], now: i
 def break_even(traffic: Traffic, student: Price, *, training_picousd: int) -> BreakEven:
     """When the training is earned by what the student saves each day: the teacher's cost, less the
     same tokens at the student's price and a day of hosting."""
-    tokens = Entry(
-        project=0,
-        kind=Kind.ANSWER,
-        model="",
-        prompt_tokens=traffic.prompt_tokens,
-        completion_tokens=traffic.completion_tokens,
-    )
-    hosting = Entry(project=0, kind=Kind.HOSTING, model="", hosted_seconds=DAY_SECONDS)
     teacher_day = traffic.a_day(traffic.cost_picousd)
-    tokens_day = traffic.a_day(cost_picousd(tokens, student))
-    hosting_day = cost_picousd(hosting, student)
+    tokens_day = traffic.a_day(_tokens_picousd(traffic, student))
+    hosting_day = _hosting_picousd(DAY_SECONDS, student)
     saved = teacher_day - tokens_day - hosting_day
     days = training_picousd / saved if saved > 0 else None
     return BreakEven(
@@ -109,6 +101,26 @@ def break_even(traffic: Traffic, student: Price, *, training_picousd: int) -> Br
         date=_date_after(traffic.until, days),
         reason=_reason(traffic, teacher_day, tokens_day + hosting_day) if days is None else None,
     )
+
+
+def instead_picousd(traffic: Traffic, student: Price) -> int:
+    """What the traffic would have cost at a student's price, hosted all the while."""
+    return _tokens_picousd(traffic, student) + _hosting_picousd(traffic.seconds, student)
+
+
+def _tokens_picousd(traffic: Traffic, student: Price) -> int:
+    tokens = Entry(
+        project=0,
+        kind=Kind.ANSWER,
+        model="",
+        prompt_tokens=traffic.prompt_tokens,
+        completion_tokens=traffic.completion_tokens,
+    )
+    return cost_picousd(tokens, student)
+
+
+def _hosting_picousd(seconds: int, student: Price) -> int:
+    return cost_picousd(Entry(project=0, kind=Kind.HOSTING, model="", hosted_seconds=seconds), student)
 
 
 def _answered_before(database: Database, project: int, models: Collection[str], begins: int) -> bool:

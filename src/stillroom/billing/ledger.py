@@ -1,16 +1,15 @@
 """What was used and what it costs: one ledger row for each answer, training run and hosted span.
 
 Money is an integer: tokens times micro-USD per million tokens are pico-USD, which are rounded only
-for display. Owns the table `ledger`; rows are added and never changed.
+for display. Owns the table `ledger`; rows are added (`record.py`) and never changed.
 """
 
 from __future__ import annotations
 
 import enum
-import time
 from dataclasses import dataclass
 
-from sqlalchemy import BigInteger, Boolean, Column, Connection, ForeignKey, Index, String, Table, insert
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, String, Table
 
 from stillroom.config import MICRO, Price
 from stillroom.store.tables import RowId, metadata
@@ -38,10 +37,8 @@ ledger = Table(
     Column("estimated", Boolean, nullable=False, default=False),
     Column("cost_picousd", BigInteger, nullable=False),
     Index("ix_ledger_project_created_at", "project", "created_at"),
+    Index("ix_ledger_project_subject", "project", "subject"),
 )
-
-
-_INSERT = insert(ledger)
 
 
 class Kind(enum.StrEnum):
@@ -71,14 +68,6 @@ class Entry:
     trained_tokens: int = 0
     hosted_seconds: int = 0
     estimated: bool = False
-
-
-def record(connection: Connection, entry: Entry, price: Price, *, at: float | None = None) -> None:
-    """Writes the entry with its cost at `price`, inside the caller's transaction. `at`: seconds since
-    the epoch; default now."""
-    values = {name: getattr(entry, name) for name in entry.__dataclass_fields__}
-    when = int(time.time() if at is None else at)
-    connection.execute(_INSERT, {**values, "created_at": when, "cost_picousd": cost_picousd(entry, price)})
 
 
 def cost_picousd(entry: Entry, price: Price) -> int:

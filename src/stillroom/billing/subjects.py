@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, select
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, func, select
 
 from stillroom.billing.ledger import Kind, ledger
 
@@ -16,3 +18,11 @@ def cost_of(connection: Connection, project: int, kind: Kind, subject: str, *, s
     query = select(row.cost_picousd).where(row.project == project, row.created_at >= since, row.created_at <= until)
     costs = connection.execute(query.where(row.kind == kind.value, row.subject == subject)).scalars().all()
     return sum(int(cost) for cost in costs) if costs else None
+
+
+def costs_of(connection: Connection, project: int, kind: Kind, subjects: Sequence[str]) -> dict[str, int]:
+    """In pico-USD, of each that the ledger knows."""
+    row = ledger.c
+    query = select(row.subject, func.sum(row.cost_picousd)).where(row.project == project, row.subject.in_(subjects))
+    found = connection.execute(query.where(row.kind == kind.value).group_by(row.subject))
+    return {subject: int(cost) for subject, cost in found}

@@ -82,15 +82,25 @@ class Client:
 
     def content(self, path: str) -> Iterator[bytes]:
         """A file's bytes, as they come."""
-        with self._open(self._request("GET", path)) as answer:
-            while piece := answer.read(1 << 20):
-                yield piece
+        yield from self._pieces(self._request("GET", path))
+
+    def download(self, path: str, body: Any) -> Iterator[bytes]:
+        """The bytes that are asked for by a body, as they come."""
+        yield from self._pieces(self._request("POST", path, body=body))
 
     def lines(self, path: str, body: Any) -> Iterator[str]:
         """The lines of a streamed answer."""
         with self._open(self._request("POST", path, body=body)) as answer:
             for line in answer:
                 yield line.decode().rstrip("\r\n")
+
+    def _pieces(self, request: Request) -> Iterator[bytes]:
+        with self._open(request) as answer:
+            try:
+                while piece := answer.read(1 << 20):
+                    yield piece
+            except (ConnectionError, HTTPException) as error:
+                raise NoServer(f"The server at {self.url} broke off before the end ({error}).") from None
 
     def _call(self, method: str, path: str, query: Mapping[str, Any] | None = None, body: Any = None) -> dict[str, Any]:
         with self._open(self._request(method, path, query, body)) as answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import ssl
+import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,7 +64,7 @@ def serve(
     from stillroom.api import server  # noqa: PLC0415
 
     settings = _settings(config, host=host, port=port, tls_port=tls_port, data=data)
-    server.serve(settings, lambda addresses, key: _announce(settings, addresses, key))
+    server.serve(settings, lambda addresses, secrets: _announce(settings, addresses, secrets))
 
 
 @app.command()
@@ -75,6 +76,19 @@ def worker(
     from stillroom.worker import standalone  # noqa: PLC0415 - as above
 
     standalone.work(_settings(config, data=data))
+
+
+@app.command()
+def portal(
+    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser as well.")] = False,
+    data: Data = None,
+) -> None:
+    """Print an address of the portal that signs a browser in, once and within ten minutes."""
+    reached = client.connect(data)
+    address = f"{reached.url}/#signin={reached.post('/v1/stillroom/sign_in_tokens')['token']}"
+    say(address)
+    if open_ and not webbrowser.open(address):
+        note("No browser could be opened here: open the address above yourself.")
 
 
 @app.command("demo")
@@ -155,12 +169,16 @@ def _settings(path: str | None, **flags: object) -> Settings:
     return settings
 
 
-def _announce(settings: Settings, addresses: server.Addresses, new_key: str | None) -> None:
+def _announce(settings: Settings, addresses: server.Addresses, secrets: server.Secrets) -> None:
     say(f"stillroom answers at {addresses.url}/v1 (OpenAI) and {addresses.url} (Azure OpenAI)")
     if addresses.tls_url:
         say(f"and with TLS at {addresses.tls_url}; its authority is {addresses.ca}")
-    if new_key:
-        say(f"The admin key of this new data folder, also in {settings.folder}/admin-key: {new_key}")
+    if secrets.portal:
+        say(f"The portal, for a browser (signs in once, within a day): {secrets.portal}")
+    else:
+        note("The portal is not built: see the page at that address.")
+    if secrets.new_key:
+        say(f"The admin key of this new data folder, also in {settings.folder}/admin-key: {secrets.new_key}")
     if not settings.teachers:
         note("No teachers are configured: see [teachers] in stillroom.toml.")
     say(f'Point a client here with: eval "$(stillroom env --shell --data {shlex.quote(str(settings.folder))})"')

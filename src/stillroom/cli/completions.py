@@ -5,11 +5,14 @@ from __future__ import annotations
 import json as jsonlib
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any, BinaryIO
 
 import typer
 
+from stillroom.cli import bulk
 from stillroom.cli.client import Client, connect, segment
 from stillroom.cli.options import Data, Json, Metadata, metadata, since
 from stillroom.cli.output import as_json, first_line, note, pairs, say, table, when
@@ -18,6 +21,9 @@ app = typer.Typer(help="Stored completions of the running server.", no_args_is_h
 
 Model = Annotated[str | None, typer.Option("--model", help="Only answers called under this name.")]
 Since = Annotated[str | None, typer.Option("--since", metavar="T", help="Only from 30m, 2h, 7d ago, or an ISO time.")]
+Search = Annotated[
+    str | None, typer.Option("--search", metavar="TEXT", help='Only where all these words, or "phrases", are said.')
+]
 PATH = "/v1/chat/completions"
 
 
@@ -26,12 +32,13 @@ def list_(
     metadata_: Metadata = None,
     model: Model = None,
     since_: Since = None,
+    search: Search = None,
     limit: Annotated[int, typer.Option(help="How many at most.", min=1)] = 20,
     json: Json = False,
     data: Data = None,
 ) -> None:
     """List stored completions, newest first."""
-    found = list(_matching(connect(data), metadata_, model, since_, limit=limit, order="desc"))
+    found = list(_newest(connect(data), _conditions(metadata_, model, since_, search), limit))
     if json:
         as_json(found)
         return
@@ -66,24 +73,47 @@ def export(
     metadata_: Metadata = None,
     model: Model = None,
     since_: Since = None,
+    search: Search = None,
+    format_: Annotated[
+        str, typer.Option("--format", help="full: all that is kept of each; training: examples to train on.")
+    ] = "full",
     output: Annotated[
         str, typer.Option("--output", "-o", help="The JSONL file to write; - for standard output.")
     ] = "-",
     data: Data = None,
 ) -> None:
-    """Write stored completions as JSON lines: each completion with the messages it was asked with."""
-    reached = connect(data)
-    target = sys.stdout if output == "-" else _opened(output)
+    """Write stored completions as JSON lines, oldest first."""
+    body = {"filter": _conditions(metadata_, model, since_, search), "format": format_}
+    exported = connect(data).download(bulk.EXPORT, body)
+    first = next(exported, b"")  # a refusal shall not leave an empty file behind
     count = 0
-    try:
-        for completion in _matching(reached, metadata_, model, since_, limit=None, order="asc"):
-            messages = list(reached.pages(f"{PATH}/{segment(completion['id'])}/messages", {}))
-            target.write(jsonlib.dumps({**completion, "messages": messages}, ensure_ascii=False) + "\n")
-            count += 1
-    finally:
-        if target is not sys.stdout:
-            target.close()
+    with _opened(output) if output != "-" else nullcontext(sys.stdout.buffer) as target:
+        for piece in chain([first], exported):
+            target.write(piece)
+            count += piece.count(b"\n")
     note(f"{count} completions exported.")
+
+
+@app.command()
+def tag(
+    pairs_: Annotated[
+        list[str], typer.Argument(metavar="KEY=VALUE...", help="The metadata to add; KEY= takes it away.")
+    ],
+    metadata_: Metadata = None,
+    model: Model = None,
+    since_: Since = None,
+    search: Search = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    data: Data = None,
+) -> None:
+    """Add metadata to all stored completions that match the filters."""
+    reached = connect(data)
+    changes = {key: value or None for key, value in metadata(pairs_).items()}
+    conditions = _conditions(metadata_, model, since_, search)
+    if not yes and not typer.confirm(f"Tag {bulk.how_many(reached, conditions)} completions?", err=True):
+        raise typer.Exit(1)
+    action = bulk.carry_out(reached, {"action": "tag", "filter": conditions, "metadata": changes}, "Tagging")
+    say(f"{action['done']} completions tagged{bulk.left_out(action)}.")
 
 
 @app.command()
@@ -92,39 +122,48 @@ def delete(
     metadata_: Metadata = None,
     model: Model = None,
     since_: Since = None,
+    search: Search = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     data: Data = None,
 ) -> None:
     """Delete stored completions, by id or all that match the filters."""
     reached = connect(data)
-    if not ids and not (metadata_ or model or since_):
+    conditions = _conditions(metadata_, model, since_, search)
+    if not ids and not conditions:
         raise typer.BadParameter("name the completions, or at least one filter.")
-    chosen = ids or [c["id"] for c in _matching(reached, metadata_, model, since_, limit=None, order="asc")]
-    if not yes and not typer.confirm(f"Delete {len(chosen)} completions for good?", err=True):
+    many = str(len(ids)) if ids else bulk.how_many(reached, conditions)
+    if not yes and not typer.confirm(f"Delete {many} completions for good?", err=True):
         raise typer.Exit(1)
-    for completion_id in chosen:
-        reached.delete(f"{PATH}/{segment(completion_id)}")
-    say(f"{len(chosen)} completions deleted.")
+    if ids:
+        for completion_id in ids:
+            reached.delete(f"{PATH}/{segment(completion_id)}")
+        say(f"{len(ids)} completions deleted.")
+        return
+    action = bulk.carry_out(reached, {"action": "delete", "filter": conditions}, "Deleting")
+    say(f"{action['done']} completions deleted.")
 
 
-def _opened(path: str) -> TextIO:
+def _conditions(given: list[str] | None, model: str | None, since_: str | None, search: str | None) -> dict[str, Any]:
+    """The filter that the options make; empty when there are none. One that was given empty matches nothing."""
+    found = {"metadata": metadata(given), "model": model, "created_after": since(since_), "search": search}
+    return {name: value for name, value in found.items() if value not in (None, {})}
+
+
+def _opened(path: str) -> BinaryIO:
     try:
-        return Path(path).open("w", encoding="utf-8")
+        return Path(path).open("wb")
     except OSError as error:
         raise typer.BadParameter(f"{path} cannot be written: {error.strerror}.", param_hint="--output") from error
 
 
-def _matching(
-    reached: Client, given: list[str] | None, model: str | None, since_: str | None, *, limit: int | None, order: str
-) -> Iterator[dict[str, Any]]:
-    query: dict[str, Any] = {f"metadata[{key}]": value for key, value in metadata(given).items()}
-    earliest = since(since_)
-    query |= {"order": order, **({"model": model} if model else {})}
-    for completion in reached.pages(PATH, query, limit):
-        if earliest is None or completion["created"] >= earliest:
-            yield completion
-        elif order == "desc":
+def _newest(reached: Client, conditions: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:
+    query: dict[str, Any] = {f"metadata[{key}]": value for key, value in conditions.get("metadata", {}).items()}
+    query |= {name: conditions[name] for name in ("model", "search") if name in conditions}
+    earliest = conditions.get("created_after", 0)
+    for completion in reached.pages(PATH, {**query, "order": "desc"}, limit):
+        if completion["created"] < earliest:
             return
+        yield completion
 
 
 def _status(completion: dict[str, Any]) -> str:

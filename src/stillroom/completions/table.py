@@ -1,109 +1,61 @@
-"""The stored completions' tables and every query on them.
+"""Stored completions: kept, read, changed and deleted.
 
 A conversation's fixed beginning (system prompt, tools, response format) repeats over thousands of
 completions, so it is stored once, addressed by its content, and counted by reference; what is left
 is compressed. Metadata is kept twice: as JSON for display, and inverted, one row for each
 (key, value) with its exact count and one for each completion that has it, for filters.
-
-Numbers (see `ids.py`) are ordered by time; every list is ordered by them, so that a cursor is the
-last number seen and stays right when rows are deleted.
 """
 
 from __future__ import annotations
 
-import enum
 import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import zstandard
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    ColumnElement,
-    Connection,
-    ForeignKey,
-    Index,
-    Integer,
-    LargeBinary,
-    Row,
-    Select,
-    String,
-    Table,
-    Text,
-    UniqueConstraint,
-    and_,
-    bindparam,
-    delete,
-    exists,
-    insert,
-    or_,
-    select,
-    update,
+from sqlalchemy import Connection, Row, Select, bindparam, delete, func, insert, select, update
+
+from stillroom.completions import search
+from stillroom.completions.matching import CHUNK, numbers
+from stillroom.completions.schema import (
+    Filter,
+    Status,
+    completion_metadata,
+    completions,
+    metadata_pairs,
+    prefixes,
 )
 
-from stillroom.store.tables import RowId, metadata
+__all__ = [
+    "CHUNK",
+    "Filter",
+    "NewCompletion",
+    "Packed",
+    "Status",
+    "StoredCompletion",
+    "add",
+    "bodies",
+    "by_numbers",
+    "completion_metadata",
+    "completions",
+    "get",
+    "merge_metadata",
+    "metadata_pairs",
+    "newest_number",
+    "numbers",
+    "pack",
+    "page",
+    "prefixes",
+    "remove",
+    "unpacked",
+    "walk",
+]
 
 LEADING_ROLES = ("system", "developer")
 SHARED_FIELDS = ("tools", "functions", "response_format")
 COMPRESSION_LEVEL = 3
-CHUNK = 500  # rows fetched at a time when many are walked
-
-prefixes = Table(
-    "prefixes",
-    metadata,
-    Column("id", RowId, primary_key=True),
-    Column("project", ForeignKey("projects.id"), nullable=False),
-    Column("hash", LargeBinary(32), nullable=False),
-    Column("body", LargeBinary, nullable=False),
-    Column("references", BigInteger, nullable=False),
-    UniqueConstraint("project", "hash"),
-)
-
-completions = Table(
-    "completions",
-    metadata,
-    Column("number", RowId, primary_key=True, autoincrement=False),
-    Column("project", ForeignKey("projects.id"), nullable=False),
-    Column("created_at", BigInteger, nullable=False),
-    # The name that was called, which is what people filter by; the answer has the upstream's.
-    Column("model", String(256), nullable=False),
-    Column("status", String(16), nullable=False),
-    Column("prefix", ForeignKey("prefixes.id"), nullable=False),
-    Column("prompt_tokens", Integer, nullable=False),
-    Column("completion_tokens", Integer, nullable=False),
-    Column("first_token_ms", Integer, nullable=False),
-    Column("latency_ms", Integer, nullable=False),
-    Column("metadata", Text, nullable=False),
-    # Which compression dictionary the body needs; none yet.
-    Column("dictionary", Integer),
-    Column("body", LargeBinary, nullable=False),
-    Index("ix_completions_project_number", "project", "number"),
-    Index("ix_completions_project_model_number", "project", "model", "number"),
-)
-
-metadata_pairs = Table(
-    "metadata_pairs",
-    metadata,
-    Column("id", RowId, primary_key=True),
-    Column("project", ForeignKey("projects.id"), nullable=False),
-    Column("key", String(64), nullable=False),
-    Column("value", String(512), nullable=False),
-    Column("count", BigInteger, nullable=False),
-    UniqueConstraint("project", "key", "value"),
-)
-
-completion_metadata = Table(
-    "completion_metadata",
-    metadata,
-    Column("pair", ForeignKey("metadata_pairs.id"), primary_key=True),
-    Column("completion", ForeignKey("completions.number"), primary_key=True),
-    Index("ix_completion_metadata_completion", "completion"),
-    sqlite_with_rowid=False,
-)
-
 
 # What every stored call runs is built once: building a statement costs more than running it.
 _INSERT = insert(completions)
@@ -126,13 +78,6 @@ _COUNT_PAIR = (
     .values({metadata_pairs.c.count: metadata_pairs.c.count + 1})
     .returning(metadata_pairs.c.id)
 )
-
-
-class Status(enum.StrEnum):
-    """Whether the answer is whole; only completed ones are used for training."""
-
-    COMPLETED = "completed"
-    INCOMPLETE = "incomplete"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,19 +109,10 @@ class StoredCompletion:
     metadata: dict[str, str]
     request: dict[str, Any]
     response: dict[str, Any]
+    prompt_tokens: int
+    completion_tokens: int
+    first_token_ms: int
     latency_ms: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Filter:
-    """Which completions: all given conditions must hold. Times are seconds since the epoch."""
-
-    model: str | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    numbers: tuple[int, ...] | None = None
-    status: Status | None = None
-    created_after: int | None = None
-    created_before: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +136,13 @@ def pack(request: Mapping[str, Any], response: Mapping[str, Any]) -> Packed:
     return Packed(prefix_hash=hashlib.sha256(prefix).digest(), prefix_body=compress(prefix), body=compress(body))
 
 
+def unpacked(part: bytes) -> dict[str, Any]:
+    """One of the two parts that `pack` makes. Of `body`, the request has only the messages and
+    parameters that are not shared."""
+    found: dict[str, Any] = msgspec.json.decode(zstandard.ZstdDecompressor().decompress(part))
+    return found
+
+
 def add(connection: Connection, new: NewCompletion, packed: Packed) -> None:
     """Stores one completion."""
     values = {
@@ -218,6 +161,7 @@ def add(connection: Connection, new: NewCompletion, packed: Packed) -> None:
     }
     connection.execute(_INSERT, values)
     _index_metadata(connection, new.project, new.number, new.metadata)
+    search.enqueue(connection, new.project, new.number)
 
 
 def get(connection: Connection, project: int, number: int) -> StoredCompletion | None:
@@ -231,8 +175,8 @@ def page(
     connection: Connection, project: int, chosen: Filter, *, after: int | None, descending: bool, limit: int
 ) -> list[StoredCompletion]:
     """Up to `limit` completions beyond the cursor, in order of their numbers."""
-    numbers = _numbers(connection, project, chosen, after=after, descending=descending, limit=limit)
-    return _by_numbers(connection, numbers)
+    found = numbers(connection, project, chosen, after=after, descending=descending, limit=limit)
+    return by_numbers(connection, found)
 
 
 def walk(
@@ -240,9 +184,28 @@ def walk(
 ) -> Iterator[StoredCompletion]:
     """All matching completions in order, a few hundred in memory at a time."""
     after: int | None = None
-    while numbers := _numbers(connection, project, chosen, after=after, descending=descending, limit=CHUNK):
-        yield from _by_numbers(connection, numbers)
-        after = numbers[-1]
+    while found := numbers(connection, project, chosen, after=after, descending=descending, limit=CHUNK):
+        yield from by_numbers(connection, found)
+        after = found[-1]
+
+
+def by_numbers(connection: Connection, wanted: Sequence[int]) -> list[StoredCompletion]:
+    """Those completions that there are, in the order they are asked for."""
+    rows = connection.execute(_whole().where(completions.c.number.in_(wanted)))
+    found = {row.number: _stored(row) for row in rows}
+    return [found[number] for number in wanted if number in found]
+
+
+def bodies(connection: Connection, wanted: Sequence[int]) -> dict[int, bytes]:
+    """What is stored of those completions besides their fixed beginnings."""
+    row = completions.c
+    found = connection.execute(select(row.number, row.body).where(row.number.in_(wanted)))
+    return dict(found.all())
+
+
+def newest_number(connection: Connection, project: int) -> int | None:
+    row = completions.c
+    return connection.execute(select(func.max(row.number)).where(row.project == project)).scalar()
 
 
 def merge_metadata(
@@ -268,6 +231,7 @@ def remove(connection: Connection, project: int, number: int) -> bool:
     if prefix is None:
         return False
     _unindex_metadata(connection, number)
+    search.forget_many(connection, project, [number])
     connection.execute(delete(completions).where(completions.c.number == number))
     connection.execute(
         update(prefixes).where(prefixes.c.id == prefix).values({prefixes.c.references: prefixes.c.references - 1})
@@ -302,86 +266,14 @@ def _unindex_metadata(connection: Connection, number: int) -> None:
     connection.execute(delete(metadata_pairs).where(metadata_pairs.c.id.in_(pairs), metadata_pairs.c.count <= 0))
 
 
-def _numbers(
-    connection: Connection, project: int, chosen: Filter, *, after: int | None, descending: bool, limit: int
-) -> list[int]:
-    query = _numbers_query(connection, project, chosen, after=after, descending=descending)
-    return [] if query is None else [row[0] for row in connection.execute(query.limit(limit))]
-
-
-def _numbers_query(
-    connection: Connection, project: int, chosen: Filter, *, after: int | None, descending: bool
-) -> Select[int] | None:
-    """The numbers that match, in order; None when no row can match."""
-    pairs = _pairs_rarest_first(connection, project, chosen.metadata)
-    if len(pairs) < len(chosen.metadata):
-        return None
-    if pairs:
-        # The rarest pair's own index yields the order; each further pair is one look-up a row.
-        number: ColumnElement[int] = completion_metadata.c.completion
-        query = select(number).where(completion_metadata.c.pair == pairs[0])
-        for pair in pairs[1:]:
-            other = completion_metadata.alias()
-            query = query.where(exists().where(other.c.pair == pair, other.c.completion == number))
-        if _looks_at_row(chosen):
-            query = query.join(completions, completions.c.number == number)
-    else:
-        number = completions.c.number
-        query = select(number).where(completions.c.project == project)
-    if after is not None:
-        query = query.where(number < after if descending else number > after)
-    return query.where(*_conditions(chosen)).order_by(number.desc() if descending else number.asc())
-
-
-def _looks_at_row(chosen: Filter) -> bool:
-    return bool(_conditions(chosen))
-
-
-def _conditions(chosen: Filter) -> list[ColumnElement[bool]]:
-    row = completions.c
-    found: list[ColumnElement[bool]] = []
-    if chosen.model is not None:
-        found.append(row.model == chosen.model)
-    if chosen.status is not None:
-        found.append(row.status == chosen.status.value)
-    if chosen.created_after is not None:
-        found.append(row.created_at >= chosen.created_after)
-    if chosen.created_before is not None:
-        found.append(row.created_at < chosen.created_before)
-    if chosen.numbers is not None:
-        found.append(or_(*[row.number.in_(part) for part in _parts(chosen.numbers)]))
-    return found
-
-
-def _parts(numbers: tuple[int, ...]) -> list[tuple[int, ...]]:
-    return [numbers[i : i + CHUNK] for i in range(0, len(numbers), CHUNK)] or [()]
-
-
-def _pairs_rarest_first(connection: Connection, project: int, pairs: Mapping[str, str]) -> list[int]:
-    if not pairs:
-        return []
-    row = metadata_pairs.c
-    # One index search a pair; for `(key, value) IN (...)` SQLite would read all pairs of the project.
-    wanted = or_(*[and_(row.project == project, row.key == key, row.value == value) for key, value in pairs.items()])
-    return list(connection.execute(select(row.id).where(wanted).order_by(row.count)).scalars())
-
-
 def _whole() -> Select[Any]:
     return select(completions, prefixes.c.body.label("prefix_body")).join(
         prefixes, prefixes.c.id == completions.c.prefix
     )
 
 
-def _by_numbers(connection: Connection, numbers: list[int]) -> list[StoredCompletion]:
-    rows = connection.execute(_whole().where(completions.c.number.in_(numbers)))
-    found = {row.number: _stored(row) for row in rows}
-    return [found[number] for number in numbers if number in found]
-
-
 def _stored(row: Row[Any]) -> StoredCompletion:
-    expand = zstandard.ZstdDecompressor().decompress
-    prefix = msgspec.json.decode(expand(row.prefix_body))
-    body = msgspec.json.decode(expand(row.body))
+    prefix, body = unpacked(row.prefix_body), unpacked(row.body)
     messages = prefix.pop("messages") + body["request"].pop("messages")
     return StoredCompletion(
         number=row.number,
@@ -391,6 +283,9 @@ def _stored(row: Row[Any]) -> StoredCompletion:
         metadata=msgspec.json.decode(row.metadata),
         request={"messages": messages, **body["request"], **prefix},
         response=body["response"],
+        prompt_tokens=row.prompt_tokens,
+        completion_tokens=row.completion_tokens,
+        first_token_ms=row.first_token_ms,
         latency_ms=row.latency_ms,
     )
 

@@ -116,6 +116,7 @@ def _told(chosen: table.Filter, models: Iterable[str]) -> dict[str, Any]:
         "metadata": dict(chosen.metadata),
         "created_after": chosen.created_after,
         "created_before": chosen.created_before,
+        "search": chosen.search,
     }
     return {"filter": conditions, "models": dict(Counter(models))}
 

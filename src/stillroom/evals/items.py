@@ -130,6 +130,7 @@ class Items:
             status=table.Status.COMPLETED,
             created_after=source.created_after,
             created_before=source.created_before,
+            search=source.search,
         )
         with self._database.read() as connection:
             # The newest when there is a limit; else as they came.

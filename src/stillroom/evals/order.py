@@ -69,7 +69,7 @@ class FileId(Part, frozen=True, kw_only=True, tag="file_id", tag_field="type"):
 class StoredCompletions(Part, frozen=True, kw_only=True, tag="stored_completions", tag_field="type"):
     """Stored completions that match; of more than `limit`, the newest.
 
-    `held_out_from`, which is ours, names fine-tuning jobs: what they were trained on is left out.
+    `held_out_from` and `search` are ours. The first names fine-tuning jobs: what they were trained on is left out.
     """
 
     metadata: dict[str, str] | None = None
@@ -78,6 +78,7 @@ class StoredCompletions(Part, frozen=True, kw_only=True, tag="stored_completions
     created_before: Seconds | None = None
     limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
     held_out_from: str | list[str] | None = None
+    search: Annotated[str, msgspec.Meta(max_length=1000)] | None = None
 
 
 Source = FileContent | FileId | StoredCompletions

@@ -80,6 +80,7 @@ eval_runs = Table(
     Column("lineage", Text),
     Column("error", Text),
     Index("ix_eval_runs_eval_number", "eval", "number"),
+    Index("ix_eval_runs_project_number", "project", "number"),
 )
 
 eval_output_items = Table(

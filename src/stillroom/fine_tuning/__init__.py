@@ -1,7 +1,8 @@
 """Fine-tuning jobs: asked for (`order`), owned (`owner`), recorded by whoever runs them (`record`)."""
 
-from stillroom.fine_tuning.order import Hyperparameters, Order, parse_order
+from stillroom.fine_tuning.order import Hyperparameters, Order, hyperparameters_of, parse_order
 from stillroom.fine_tuning.owner import FineTuning
+from stillroom.fine_tuning.progress import Figures, Progress
 from stillroom.fine_tuning.record import (
     fail,
     finish,
@@ -18,13 +19,16 @@ __all__ = [
     "KIND",
     "Checkpoint",
     "Event",
+    "Figures",
     "FineTuning",
     "Hyperparameters",
     "Job",
     "Order",
+    "Progress",
     "fail",
     "finish",
     "get_job",
+    "hyperparameters_of",
     "parse_order",
     "record_checkpoint",
     "record_crash",

@@ -63,7 +63,7 @@ def parse_order(body: Mapping[str, Any]) -> Order:
         model=body["model"],
         training_file=body["training_file"],
         validation_file=_optional_text(body, "validation_file"),
-        hyperparameters=_hyperparameters(body),
+        hyperparameters=hyperparameters_of(body),
         suffix=_suffix(body.get("suffix")),
         seed=_seed(body.get("seed")),
         metadata=body.get("metadata"),
@@ -85,7 +85,8 @@ def _optional_object(body: Mapping[str, Any], name: str, param: str) -> dict[str
     return value or {}
 
 
-def _hyperparameters(body: Mapping[str, Any]) -> Hyperparameters:
+def hyperparameters_of(body: Mapping[str, Any]) -> Hyperparameters:
+    """Those that a request's body asks for, in either place. Raises InvalidRequest naming the first wrong one."""
     method = body.get("method") or {"type": "supervised"}
     if not isinstance(method, dict) or method.get("type", "supervised") not in KNOWN_METHODS:
         raise InvalidRequest(f"Invalid 'method': expected a type among {', '.join(KNOWN_METHODS)}.", param="method")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, Table, insert, select
@@ -17,6 +17,7 @@ from stillroom.datasets.files import Status as FileStatus
 from stillroom.datasets.selection import MINIMUM
 from stillroom.errors import Conflict, InvalidRequest, InvalidTrainingFile, NotFound, StillroomError, shortened
 from stillroom.fine_tuning.order import Order
+from stillroom.fine_tuning.progress import Curve, Progress, curve_of, progress_of
 from stillroom.fine_tuning.table import (
     KIND,
     Checkpoint,
@@ -53,7 +54,7 @@ class FineTuning:
     def create(self, project: int, order: Order) -> Job:
         """Accepts the job; its files are validated next, by whoever runs jobs. Raises BudgetSpent."""
         self._budgets.refuse_if_spent(project)
-        base = self._base_of(project, order.model)
+        base = self.base_of(project, order.model)
         training = self._check_file(project, order.training_file, "training_file")
         if order.validation_file:
             self._check_file(project, order.validation_file, "validation_file")
@@ -89,7 +90,7 @@ class FineTuning:
     def check(self, project: int, order: Order) -> str:
         """The base of an order that a job could be made of and would pass its validation. Raises what
         either of them says."""
-        base = self._base_of(project, order.model)
+        base = self.base_of(project, order.model)
         for file_id, param in ((order.training_file, "training_file"), (order.validation_file, "validation_file")):
             if file_id:
                 self._check_file(project, file_id, param)
@@ -126,6 +127,21 @@ class FineTuning:
         self.get(project, job_id)
         rows, more = self._page(fine_tuning_events, job_id, after, limit)
         return [event_of(row) for row in rows], more
+
+    def progress(self, jobs: Collection[Job]) -> dict[str, Progress]:
+        """How far each of the jobs is, by its id."""
+        with self._database.read() as connection:
+            return progress_of(connection, [job.id for job in jobs])
+
+    def curve(self, project: int, job_id: str, *, after_step: int) -> Curve:
+        """The figures of the job's steps after that one."""
+        with self._database.read() as connection:
+            return curve_of(connection, get_job(connection, project, job_id).id, after_step=after_step)
+
+    def count_running(self, project: int) -> int:
+        """How many jobs of the project are being trained now."""
+        with self._database.read() as connection:
+            return jobs.count(connection, project, KIND, State.RUNNING)
 
     def checkpoints(self, project: int, job_id: str, *, after: str | None, limit: int) -> tuple[list[Checkpoint], bool]:
         """A page of the job's checkpoints, newest first, and whether more follow."""
@@ -189,7 +205,8 @@ class FineTuning:
             rows = [dict(row) for row in connection.execute(query).mappings()]
         return rows[:limit], len(rows) > limit
 
-    def _base_of(self, project: int, model: str) -> str:
+    def base_of(self, project: int, model: str) -> str:
+        """The base of what can be fine-tuned. Raises InvalidRequest for anything else."""
         if model == SCRATCH or model in self._settings.students:
             return model
         with self._database.read() as connection:

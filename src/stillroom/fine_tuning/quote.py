@@ -11,9 +11,24 @@ import asyncio
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, Column, ForeignKey, Index, String, Table, Text, func, insert, or_, select
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    ForeignKey,
+    Index,
+    Row,
+    String,
+    Table,
+    Text,
+    func,
+    insert,
+    or_,
+    select,
+)
 
 from stillroom import catalog, ids
 from stillroom.billing import Entry, Kind, cost_picousd
@@ -199,21 +214,17 @@ class Quotes:
             tuned = catalog.find_model(connection, project, name)
             return tuned is not None or catalog.find_deployment(connection, project, name) is not None
 
+    def made_for(self, project: int, jobs: Sequence[Job]) -> dict[str, Quote]:
+        """The quotes that were made for the jobs, by the job's id: see `compare`."""
+        with self._database.read() as connection:
+            return _made_for(connection, project, jobs)
+
     def compare(self, project: int, job_id: str) -> Comparison:
         """The job beside its quote: the newest of the same model, rows and hyperparameters, made before
         the job was. Raises NotFound when the project has no such job."""
-        row = quotes.c
         with self._database.read() as connection:
             job = get_job(connection, project, job_id)
-            same_rows = or_(row.training_file == job.training_file, row.training_digest == job.training_digest)
-            query = (
-                select(row.quote)
-                .where(row.project == project, row.model == job.model, row.created_at <= job.created_at, same_rows)
-                .order_by(row.number.desc())
-            )
-            made = (_quote(text) for text in connection.execute(query).scalars())
-            # A job has what it was asked for until it starts, and then the numbers instead.
-            quote = next((each for each in made if job.hyperparameters in (each.asked, each.numbers)), None)
+            quote = _made_for(connection, project, [job]).get(job.id)
             if job.state is not State.SUCCEEDED or job.trained_tokens is None or job.finished_at is None:
                 return Comparison(job=job, quote=quote, actual=None)
             at = job.finished_at
@@ -278,6 +289,26 @@ def minutes_of(measured: Measurement, checkpoint_seconds: float) -> Minutes:
     # However far steps may be off, nothing ends before it has begun.
     low = max(expected - margin, measured.setup_seconds / 2)
     return Minutes(expected=expected / 60, low=min(low, expected) / 60, high=(expected + margin) / 60)
+
+
+def _made_for(connection: Connection, project: int, jobs: Sequence[Job]) -> dict[str, Quote]:
+    row, found = quotes.c, dict[str, Quote]()
+    same_rows = [row.training_file.in_([job.training_file for job in jobs])]
+    if digests := [job.training_digest for job in jobs if job.training_digest is not None]:
+        same_rows.append(row.training_digest.in_(digests))
+    query = select(quotes).where(row.project == project, row.model.in_({job.model for job in jobs}), or_(*same_rows))
+    for made in connection.execute(query.order_by(row.number.desc())):
+        candidates = [job for job in jobs if job.id not in found and _is_of(made, job)]
+        quote = _quote(made.quote) if candidates else None
+        # A job has what it was asked for until it starts, and then the numbers instead.
+        found |= {job.id: quote for job in candidates if quote and job.hyperparameters in (quote.asked, quote.numbers)}
+    return found
+
+
+def _is_of(made: Row[Any], job: Job) -> bool:
+    """Whether a quote is of the job's model and rows, and was made before it."""
+    same_rows = made.training_file == job.training_file or made.training_digest == job.training_digest
+    return bool(made.model == job.model and made.created_at <= job.created_at and same_rows)
 
 
 def _t(freedom: int) -> float:

@@ -24,6 +24,7 @@ from stillroom.jobs import Claim, State
 from stillroom.store.tables import as_json
 
 DEPLOYABLE_CHECKPOINTS = 3
+STARTED = ("total_steps", "examples", "valid_examples")  # what the event of a start tells
 
 
 def record_start(connection: Connection, claim: Claim, started: Mapping[str, Any]) -> None:
@@ -37,7 +38,8 @@ def record_start(connection: Connection, claim: Claim, started: Mapping[str, Any
     )
     resumed = started.get("resumed_from_step")
     if resumed is None:
-        add_event(connection, claim.subject, "Fine-tuning job started")
+        known = {name: started[name] for name in STARTED if name in started}
+        add_event(connection, claim.subject, "Fine-tuning job started", data=known)
     else:
         add_event(connection, claim.subject, f"Fine-tuning job goes on from step {resumed}")
 

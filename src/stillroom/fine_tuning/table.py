@@ -127,7 +127,8 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something that happened to a job. `data` holds a step's numbers when `type` is "metrics"."""
+    """Something that happened to a job. `data` holds a step's numbers when `type` is "metrics", and the
+    steps to come when it is the job's start."""
 
     number: int
     id: str

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -86,6 +87,8 @@ class Gateway:
         self._once: Once[Completed] = Once()
         self._clock = clock
         self._numbers = ids.OrderedNumbers()
+        # Held by whoever makes the answer, so that however he ends, it is gone from here.
+        self._being_made: WeakValueDictionary[int, Started] = WeakValueDictionary()
         self.without_usage: set[str] = set()
         """Models whose upstream refused `stream_options`; their usage is estimated."""
 
@@ -136,13 +139,20 @@ class Gateway:
     async def start(self, call: Call) -> Started:
         """Resolves who answers. Raises ModelNotFound."""
         target = await self.models.resolve(call.project, call.name, by_model_name=call.by_model_name)
-        return Started(
+        started = Started(
             call=call,
             target=target,
             number=self._numbers.mint(),
             at=self._clock.now(),
             monotonic=self._clock.monotonic(),
         )
+        self._being_made[started.number] = started
+        return started
+
+    def being_made(self, project: int) -> list[int]:
+        """The numbers of the project's answers that are not there yet. In any thread."""
+        started = [reference() for reference in self._being_made.valuerefs()]
+        return [one.number for one in started if one is not None and one.call.project == project]
 
     async def settle(
         self,

@@ -114,6 +114,11 @@ class Hosting:
         assert self._session is not None
         return StudentUpstream(weights.name, self._session, "http://students/v1/chat/completions", {}, self._limits)
 
+    def loaded_names(self, project: int) -> frozenset[str]:
+        """All names of the students that answer without being loaded first."""
+        loaded = self._loaded.values() if self._alive() else ()
+        return frozenset(name for each in loaded if each.weights.project == project for name in each.weights.names)
+
     async def has_died(self, process: asyncio.subprocess.Process) -> bool:
         """Whether this process is gone. Its death is noticed a moment after its connections break."""
         if process is self._process:

@@ -33,6 +33,15 @@ class Blobs:
             raise NotFound(f"The stored content {name} is missing from the data folder.")
         return path
 
+    def size(self, name: str) -> int | None:
+        """The bytes of the blob, a folder's files added; None when there is none."""
+        place = self._place(name)
+        try:
+            files = [path for path in place.rglob("*") if path.is_file()] if place.is_dir() else [place]
+            return sum(path.stat().st_size for path in files)
+        except FileNotFoundError:
+            return None  # deleted meanwhile, too
+
     def write(self, name: str, pieces: Iterable[bytes]) -> int:
         """Stores the pieces joined; gives the number of bytes."""
         target = self._place(name)

@@ -14,7 +14,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import Connection, Engine, PoolProxiedConnection, create_engine, event, inspect, text
 from sqlalchemy.exc import DatabaseError
 
 from stillroom.errors import ConfigurationError
@@ -54,9 +54,35 @@ class Database:
         with self._readers.connect() as connection:
             yield connection
 
+    def watch(self) -> Watch:
+        """Tells when it is worth looking again."""
+        return Watch(self._readers)
+
     def close(self) -> None:
         self._readers.dispose()
         self.writing.dispose()
+
+
+class Watch:
+    """Whether anything was committed since it was last asked, by anyone. Asking costs some microseconds, so
+    that whoever waits for work need not query for it: an idle server is to cost nothing."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._connection: PoolProxiedConnection | None = None
+        self._seen: int | None = None
+
+    def anything_new(self) -> bool:
+        """True the first time."""
+        if self._connection is None:
+            self._connection = self._engine.raw_connection()
+        # SQLite counts, for each connection, what the others commit: so this one is kept, and never writes.
+        cursor = self._connection.cursor()
+        version: int = cursor.execute("PRAGMA data_version").fetchone()[0]
+        cursor.close()
+        changed = version != self._seen
+        self._seen = version
+        return changed
 
 
 def _engine(url: str, *, begin: str, **pool: Any) -> Engine:

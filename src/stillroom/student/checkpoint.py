@@ -31,9 +31,9 @@ from transformers import PreTrainedModel
 
 from stillroom.errors import BaseModelUnusable
 from stillroom.student.hyperparameters import Training
+from stillroom.student.manifest import MANIFEST
 from stillroom.student.template import ChatTemplate
 
-MANIFEST = "stillroom.json"
 FORMAT = 1
 CHECKPOINTS_KEPT = 3
 RESUME_STATES_KEPT = 2

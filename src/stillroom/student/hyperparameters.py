@@ -1,6 +1,7 @@
 """Hyperparameters as a job states them, and the one rule that turns "auto" into numbers.
 
-Knows counts only: no files, no models.
+Knows counts only: no files, no models, no torch, so that whoever asks what "auto" would be is told by
+the rule that the trainer goes by.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from stillroom.errors import InvalidRequest
-from stillroom.student.packing import steps_per_epoch
 
 Auto = Literal["auto"]
 
@@ -32,6 +32,14 @@ AUTO_EPOCHS = {Training.FULL: 6, Training.ADAPTER: 2}
 
 AUTO_STEPS_AT_MOST = 2000
 """Where the file alone has more, one pass is enough."""
+
+AUTO_BATCH_SIZES = ((64, 4), (5000, 8))
+"""Below so many rows, so many in a step."""
+AUTO_BATCH_SIZE_AT_MOST = 16
+
+
+AS_ASKED = "As asked for."
+WHOSE = {Training.FULL: "a student that starts from nothing", Training.ADAPTER: "an adapter on a trained base"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +98,58 @@ def learning_rate_at(step: int, *, total_steps: int, peak: float) -> float:
     return peak * (total_steps - step + 1) / (total_steps - warm_up + 1)
 
 
+def steps_per_epoch(num_examples: int, batch_size: int) -> int:
+    """How many batches a pass over the examples has."""
+    return -(-num_examples // batch_size)
+
+
+def reasons(wanted: Hyperparameters, numbers: Resolved, *, num_examples: int, training: Training) -> dict[str, str]:
+    """How `resolve` came to each number, one sentence each, by the hyperparameter's name."""
+    return {
+        "n_epochs": _why_epochs(numbers, num_examples, training) if wanted.n_epochs == "auto" else AS_ASKED,
+        "batch_size": _why_batch_size(wanted, numbers, num_examples),
+        "learning_rate_multiplier": _why_rate(wanted, numbers, training),
+    }
+
+
+def _why_epochs(numbers: Resolved, num_examples: int, training: Training) -> str:
+    steps = numbers.total_steps // numbers.n_epochs
+    a_pass = f"a pass over {num_examples:,} examples in batches of {numbers.batch_size} is {_steps(steps)}"
+    least, fewest = AUTO_EPOCHS[training], AUTO_STEPS[training]
+    passes = f"{numbers.n_epochs} {'pass' if numbers.n_epochs == 1 else 'passes'}"
+    if numbers.n_epochs < max(least, -(-fewest // steps)):
+        return f"{passes}: {a_pass}, and more passes would not stay within {AUTO_STEPS_AT_MOST:,} steps."
+    if numbers.n_epochs > least:
+        return f"{passes}: {a_pass}, and {WHOSE[training]} gets at least {fewest} steps."
+    return f"{passes}, the fewest that {WHOSE[training]} gets: {a_pass}, {_steps(numbers.total_steps)} in all."
+
+
+def _why_batch_size(wanted: Hyperparameters, numbers: Resolved, num_examples: int) -> str:
+    size = _auto_batch_size(num_examples) if wanted.batch_size == "auto" else wanted.batch_size
+    if numbers.batch_size < size:
+        return f"{numbers.batch_size}: there are no more examples."
+    if wanted.batch_size != "auto":
+        return AS_ASKED
+    below = next((rows for rows, size in AUTO_BATCH_SIZES if num_examples < rows), None)
+    found = f"{numbers.batch_size} examples in a step"
+    if below is None:
+        return f"{found}: so many from {AUTO_BATCH_SIZES[-1][0]:,} examples on."
+    return f"{found}: so many below {below:,} examples."
+
+
+def _why_rate(wanted: Hyperparameters, numbers: Resolved, training: Training) -> str:
+    peak = f"the rate rises to {numbers.learning_rate:g} and falls to zero"
+    if wanted.learning_rate_multiplier != "auto":
+        return f"{AS_ASKED[:-1]}: {peak}."
+    return f"1, the rate that {WHOSE[training]} is made for: {peak}."
+
+
+def _steps(count: int) -> str:
+    return f"{count:,} {'step' if count == 1 else 'steps'}"
+
+
 def _auto_batch_size(num_examples: int) -> int:
-    if num_examples < 64:
-        return 4
-    return 8 if num_examples < 5000 else 16
+    return next((size for rows, size in AUTO_BATCH_SIZES if num_examples < rows), AUTO_BATCH_SIZE_AT_MOST)
 
 
 def _auto_epochs(steps: int, training: Training) -> int:

@@ -31,11 +31,11 @@ from stillroom.student.checkpoint import (
     step_folder,
     write_artefact,
 )
-from stillroom.student.hyperparameters import Resolved, Training, learning_rate_at
+from stillroom.student.hyperparameters import Resolved, Training, learning_rate_at, steps_per_epoch
 from stillroom.student.losses import Losses, TargetLogits, cross_entropy
 from stillroom.student.metrics import MetricsFile
 from stillroom.student.muon import Muon
-from stillroom.student.packing import epoch_batches, padded, steps_per_epoch, within_budget
+from stillroom.student.packing import epoch_batches, padded, within_budget
 from stillroom.student.template import Example
 
 WEIGHT_DECAY = 0.1

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from stillroom.student.checkpoint import Progress, save_resume_state
+from stillroom.student.hyperparameters import steps_per_epoch
 from stillroom.student.loop import (
     Emit,
     Figures,
@@ -40,7 +41,6 @@ from stillroom.student.loop import (
     write_checkpoint,
 )
 from stillroom.student.losses import TargetLogits
-from stillroom.student.packing import steps_per_epoch
 from stillroom.student.run import as_child, open_run
 from stillroom.student.template import Example
 

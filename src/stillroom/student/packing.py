@@ -53,11 +53,6 @@ def epoch_batches(examples: Sequence[Example], *, batch_size: int, seed: int, ep
     return [batches[index] for index in torch.randperm(len(batches), generator=generator).tolist()]
 
 
-def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """How many batches `epoch_batches` makes."""
-    return -(-num_examples // batch_size)
-
-
 def padded(examples: Sequence[Example]) -> Batch:
     """One batch. The first token of an example is never a target: nothing precedes it."""
     ids_BT = torch.zeros(len(examples), max(len(example.ids) for example in examples), dtype=torch.long)

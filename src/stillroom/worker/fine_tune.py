@@ -246,7 +246,8 @@ def digest_of(file: Path) -> str:
 
 def _is_shown(step: dict[str, Any]) -> bool:
     every = -(-step["total_steps"] // EVENTS_A_JOB)
-    return step["step"] % every == 0 or step["step"] in (1, step["total_steps"])
+    is_validated = step.get("valid_loss") is not None  # seldom, and the only one of its kind
+    return step["step"] % every == 0 or step["step"] in (1, step["total_steps"]) or is_validated
 
 
 def tidy(platform: Platform) -> None:

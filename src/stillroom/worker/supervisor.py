@@ -16,15 +16,17 @@ from typing import Protocol
 
 from stillroom import fine_tuning, jobs
 from stillroom.assembly import Platform
+from stillroom.completions import bulk as bulk_actions
 from stillroom.errors import StillroomError, StoreUnavailable
 from stillroom.evals import table as evals
 from stillroom.jobs import Claim, Observer, StaleClaim, State
-from stillroom.worker import eval_run, fine_tune
+from stillroom.worker import bulk, eval_run, fine_tune
 
 log = logging.getLogger(__name__)
 
-HANDLERS: dict[str, ModuleType] = {fine_tuning.KIND: fine_tune, evals.KIND: eval_run}
+HANDLERS: dict[str, ModuleType] = {fine_tuning.KIND: fine_tune, evals.KIND: eval_run, bulk_actions.KIND: bulk}
 LOOK_SECONDS = 0.25  # between two looks for new jobs
+IDLE_SECONDS = 1.0  # the same while nothing is written: some jobs only wait for their time
 GUARD_SECONDS = 0.5  # between two looks whether a running job was cancelled or is to pause
 STOP_SECONDS = 20.0  # for running jobs to save their state when we stop
 
@@ -54,8 +56,14 @@ class Supervisor:
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
+        # What only the server carries out goes through the writer that stores its answers, in turn with them.
+        self._handlers = {
+            kind: handler for kind, handler in HANDLERS.items() if platform.is_server or kind != bulk_actions.KIND
+        }
         self._observer = Observer(platform.clock)
         self._running: dict[int, _Running] = {}
+        self._watch = platform.database.watch()
+        self._looked = 0.0
         self._looked_for_silent = 0.0
 
     async def run(self) -> None:
@@ -63,13 +71,19 @@ class Supervisor:
         try:
             while True:
                 try:
-                    await self._look()
+                    await self._look_when_due()
                 except Exception:
                     log.exception("looking for jobs failed; trying again")
                     await asyncio.sleep(1.0)
                 await asyncio.sleep(LOOK_SECONDS)
         finally:
             await self._stop()
+
+    async def _look_when_due(self) -> None:
+        changed = self._watch.anything_new()
+        if changed or time.monotonic() - self._looked >= IDLE_SECONDS:
+            self._looked = time.monotonic()
+            await self._look()
 
     async def _look(self) -> None:
         await asyncio.to_thread(self._platform.fine_tuning.validate_waiting)
@@ -88,7 +102,9 @@ class Supervisor:
 
     def _kinds_with_room(self) -> list[str]:
         running = Counter(one.kind for one in self._running.values())
-        return [kind for kind, handler in HANDLERS.items() if running[kind] < handler.room(self._platform.settings)]
+        return [
+            kind for kind, handler in self._handlers.items() if running[kind] < handler.room(self._platform.settings)
+        ]
 
     def _anything_queued(self, kinds: list[str]) -> bool:
         with self._platform.database.read() as connection:
@@ -100,7 +116,7 @@ class Supervisor:
         self._looked_for_silent = time.monotonic()
         for subject in await self._platform.writer.write_soon(self._observer.take_over):
             log.warning("the worker of %s has gone silent; the job is queued again", subject)
-        for handler in HANDLERS.values():
+        for handler in self._handlers.values():
             await asyncio.to_thread(handler.tidy, self._platform)
         await asyncio.to_thread(self._platform.kept_answers.purge_old)
 

@@ -18,10 +18,10 @@ from torch.nn import functional
 from stillroom.errors import InvalidRequest, InvalidTrainingFile
 from stillroom.student.checkpoint import BaseReference, read_artefact, step_folders
 from stillroom.student.examples import Row, encode_rows, read_rows
-from stillroom.student.hyperparameters import Hyperparameters, Training, learning_rate_at, resolve
+from stillroom.student.hyperparameters import Hyperparameters, Training, learning_rate_at, resolve, steps_per_epoch
 from stillroom.student.losses import TargetLogits, cross_entropy, shared_prefix
 from stillroom.student.muon import orthogonal
-from stillroom.student.packing import epoch_batches, padded, steps_per_epoch, within_budget
+from stillroom.student.packing import epoch_batches, padded, within_budget
 from stillroom.student.template import Example
 
 from .conftest import open_scratch, trained_run, write_rows

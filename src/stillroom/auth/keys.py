@@ -75,6 +75,10 @@ class Principal:
     job: str | None = None
 
 
+NOBODY = Principal(project=0, key_id="")
+"""Who has not said who they are; no project has this number."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ApiKey:
     """A key as its owner sees it later: without its secret."""
@@ -93,6 +97,8 @@ class Keys:
         self._database = database
         self._writer = writer
         self._known: dict[str, tuple[float, Principal | None]] = {}
+        self.revocations = 0
+        """How many keys were ended since the start: what is remembered from before one was, may be wrong."""
 
     def check(self, secret: str | None) -> Principal:
         """Whose key this is. Raises AuthenticationFailed for none, an unknown or a revoked one."""
@@ -103,7 +109,7 @@ class Keys:
 
     def remembered(self, secret: str | None) -> Principal | None:
         """As `check`, from memory alone: None when the database must be asked."""
-        until, principal = self._known.get(_hash(secret), (0.0, None)) if secret else (0.0, None)
+        until, principal = self._known.get(hashed(secret), (0.0, None)) if secret else (0.0, None)
         return principal if until > time.monotonic() else None
 
     def create(self, project: int, name: str) -> tuple[ApiKey, str]:
@@ -118,7 +124,7 @@ class Keys:
             created_at=int(time.time()),
             revoked_at=None,
         )
-        row = {"id": key.id, "project": project, "name": name, "hash": _hash(secret), "shown": key.shown}
+        row = {"id": key.id, "project": project, "name": name, "hash": hashed(secret), "shown": key.shown}
         self._writer.write(lambda c: c.execute(insert(api_keys).values(**row, created_at=key.created_at)))
         return key, secret
 
@@ -142,12 +148,19 @@ class Keys:
         if self._writer.write(lambda c: c.execute(statement).rowcount) == 0:
             raise NotFound(f"No live API key {shortened(key_id)!r} in this project.", param="id")
         self._known.clear()
+        self.revocations += 1
+
+    def name_of_live(self, connection: Connection, principal: Principal) -> str | None:
+        """The name of the principal's key; None when the key is revoked."""
+        query = _LIVE.with_only_columns(api_keys.c.name).where(api_keys.c.project == principal.project)
+        name: str | None = connection.execute(query, {"key": principal.key_id}).scalar()
+        return name
 
     def lend(self, project: int, owner_key: str, to: str) -> str:
         """A key for the job `to`, which acts as its owner's and ends with it; any that was lent to the job before
         ends now. Raises AuthenticationFailed when the owner's key is revoked."""
         secret = KEY_PREFIX + secrets.token_urlsafe(KEY_BYTES)
-        row = {"id": ids.random_id("key-"), "project": project, "name": to, "hash": _hash(secret), "shown": ""}
+        row = {"id": ids.random_id("key-"), "project": project, "name": to, "hash": hashed(secret), "shown": ""}
 
         def write(connection: Connection) -> None:
             if connection.execute(_LIVE, {"key": owner_key}).first() is None:
@@ -161,12 +174,12 @@ class Keys:
     def take_back(self, to: str, secret: str | None = None) -> None:
         """Ends the key that was lent to the job; with its secret, that very one, and not one that the job's next
         worker was lent since."""
-        statement = _lent(to) if secret is None else _lent(to).where(api_keys.c.hash == _hash(secret))
+        statement = _lent(to) if secret is None else _lent(to).where(api_keys.c.hash == hashed(secret))
         self._writer.write(lambda connection: connection.execute(statement))
         self._known.clear()
 
     def _lookup(self, secret: str) -> Principal | None:
-        digest = _hash(secret)
+        digest = hashed(secret)
         query = select(api_keys.c.id, api_keys.c.project, api_keys.c.acts_for, api_keys.c.name).where(
             api_keys.c.hash == digest, api_keys.c.revoked_at.is_(None)
         )
@@ -196,7 +209,8 @@ def _lent(to: str) -> Delete:
     return delete(api_keys).where(api_keys.c.acts_for.is_not(None), api_keys.c.name == to)
 
 
-def _hash(secret: str) -> str:
+def hashed(secret: str) -> str:
+    """What is kept of a secret."""
     # The secret is 256 random bits, so a fast hash is as good as a slow one; the lookup is by the
     # hash, so that comparing takes no time that would tell an attacker anything.
     return hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()

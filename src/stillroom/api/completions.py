@@ -1,0 +1,130 @@
+"""Stored completions as the portal looks at them: lists newest first, counts, and what to filter by.
+
+OpenAI's own calls on stored completions are in `stored_completions.py`, actions on many at once in
+`bulk_actions.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection
+
+from stillroom import ids
+from stillroom.api.filters import filter_of_query
+from stillroom.api.stored_completions import text_of
+from stillroom.api.wire import Call, Reply, listing
+from stillroom.billing import Kind, costs_of
+from stillroom.completions import facets as facets_of
+from stillroom.completions import matching, search, table
+from stillroom.completions.facets import Counts, Facet
+from stillroom.completions.table import StoredCompletion
+from stillroom.config import MICRO
+from stillroom.errors import InvalidRequest, NotFound, shortened
+
+PAGE, LARGEST_PAGE = 50, 200
+PREVIEW_LETTERS = 200
+
+
+def list_completions(call: Call) -> Reply:
+    """List stored completions newest first, with what each was asked, what it answered and what it cost."""
+    chosen = filter_of_query(call, "limit", "after", "before")
+    limit = call.limit(PAGE, LARGEST_PAGE)
+    after, before = _cursor(call, "after"), _cursor(call, "before")
+    with call.platform.database.read() as connection:
+        numbers = table.numbers(
+            connection, call.project, chosen, after=after, newer_than=before, descending=True, limit=limit + 1
+        )
+        found = table.by_numbers(connection, numbers[:limit])
+        costs = _costs(connection, call.project, found)
+        waiting = None if chosen.search is None else search.pending_count(connection, call.project)
+    body = listing([_item(stored, costs) for stored in found], len(numbers) > limit)
+    return Reply(body=body if waiting is None else {**body, "search_pending": waiting})
+
+
+def retrieve(call: Call) -> Reply:
+    """Retrieve a stored completion whole: what was sent, what was answered, and what it cost."""
+    number = ids.completion_number(call.parameters["id"])
+    with call.platform.database.read() as connection:
+        stored = None if number is None else table.get(connection, call.project, number)
+        if stored is None:
+            raise NotFound(f"Completion {shortened(call.parameters['id'])} not found.", param="completion_id")
+        costs = _costs(connection, call.project, [stored])
+    whole = {"request": stored.request, "response": stored.response}
+    return Reply(body={**_item(stored, costs), "object": "stillroom.completion.detail", **whole})
+
+
+def count(call: Call) -> Reply:
+    """Count stored completions; beyond what is quick to count, `at_least` is true."""
+    chosen = filter_of_query(call)
+    with call.platform.database.read() as connection:
+        counted = matching.count(connection, call.project, chosen)
+    return Reply(body={"object": "stillroom.count", "count": counted.number, "at_least": counted.at_least})
+
+
+def facets(call: Call) -> Reply:
+    """What stored completions have in common: their models, statuses and metadata, and how often."""
+    chosen = filter_of_query(call)
+    with call.platform.database.read() as connection:
+        found = facets_of.facets(connection, call.project, chosen)
+    return Reply(
+        body={
+            "object": "stillroom.facets",
+            "sampled": found.sampled,
+            "models": _counts(found.models),
+            "statuses": _counts(found.statuses),
+            "metadata": [_facet(facet) for facet in found.metadata],
+        }
+    )
+
+
+def _cursor(call: Call, name: str) -> int | None:
+    text = call.query.get(name)
+    if not text:
+        return None
+    number = ids.completion_number(text)
+    if number is None:
+        raise InvalidRequest(f"Invalid '{name}': {shortened(text)!r} is not the id of a stored completion.", param=name)
+    return number
+
+
+def _costs(connection: Connection, project: int, found: Sequence[StoredCompletion]) -> dict[str, int]:
+    return costs_of(connection, project, Kind.ANSWER, [ids.completion_id(stored.number) for stored in found])
+
+
+def _item(stored: StoredCompletion, costs: dict[str, int]) -> dict[str, Any]:
+    completion_id = ids.completion_id(stored.number)
+    cost = costs.get(completion_id)
+    choice = (stored.response.get("choices") or [{}])[0]
+    said = choice.get("message") or {}
+    return {
+        "id": completion_id,
+        "object": "stillroom.completion",
+        "created_at": stored.created_at,
+        "model": stored.model,
+        "status": stored.status.value,
+        "finish_reason": choice.get("finish_reason"),
+        "metadata": stored.metadata,
+        "prompt_tokens": stored.prompt_tokens,
+        "completion_tokens": stored.completion_tokens,
+        "latency_ms": stored.latency_ms,
+        "first_token_ms": stored.first_token_ms,
+        "cost_microusd": None if cost is None else cost / MICRO,
+        "question": _question(stored.request)[:PREVIEW_LETTERS],
+        "answer": text_of(said.get("content"))[:PREVIEW_LETTERS],
+        "tool_calls": [str((each.get("function") or {}).get("name")) for each in said.get("tool_calls") or []],
+    }
+
+
+def _question(request: dict[str, Any]) -> str:
+    asked = [message for message in request["messages"] if message.get("role") == "user"]
+    return text_of(asked[-1].get("content")) if asked else ""
+
+
+def _counts(counts: Counts) -> list[dict[str, Any]]:
+    return [{"value": value, "count": count} for value, count in counts]
+
+
+def _facet(facet: Facet) -> dict[str, Any]:
+    return {"key": facet.key, "values": _counts(facet.values), "more": facet.more}
