@@ -14,7 +14,12 @@ export class ApiError extends Error {
 
   /** Whether trying again may help without anybody changing anything. */
   get passing(): boolean {
-    return this.status === 0 || this.status === 429 || this.status === 503;
+    return this.away || this.status === 429;
+  }
+
+  /** Whether the server is not there or not ready, as it says itself or what stands before it does. */
+  get away(): boolean {
+    return [0, 502, 503, 504].includes(this.status);
   }
 }
 

@@ -97,6 +97,7 @@ export interface BulkAction {
   matched: number | null;
   done: number;
   skipped: number;
+  skipped_because?: { not_found: number; too_many_pairs: number };
   error: { code: string | null; message: string } | null;
 }
 
@@ -113,11 +114,11 @@ export interface FineTuningJob {
   result_files: string[];
   trained_tokens: number | null;
   seed: number;
-  suffix?: string | null;
   error: { code: string | null; message: string | null; param: string | null } | null;
   hyperparameters?: Record<string, string | number | null>;
   method?: { type: string; supervised?: { hyperparameters?: Record<string, string | number | null> } };
   metadata?: Metadata | null;
+  user_provided_suffix?: string;
 }
 
 export interface Job {
@@ -132,6 +133,8 @@ export interface Job {
   };
   cost_microusd: number | null;
   quote: string | null;
+  /** Rows of the training file; null when it is gone or not yet read. */
+  examples?: number | null;
 }
 
 export interface JobMetrics {
@@ -238,20 +241,31 @@ export interface Quote {
   validation_examples: number;
   tokens_per_epoch: number;
   n_epochs: number;
+  batch_size: number;
+  learning_rate_multiplier: number;
   steps: number;
   trained_tokens: number;
   cost_microusd: number;
   cost_usd: number;
-  minutes: { low: number; likely: number; high: number } | number;
+  minutes: { expected: number; low: number; high: number };
   hosting_usd_per_month: number;
+  /** How the minutes were found out, in the server's words. */
+  measured: string;
   break_even: BreakEven | null;
   warnings: string[];
-  [number: string]: unknown;
+}
+
+/** A job beside the quote that was made for it; each null where there is none. */
+export interface QuoteComparison {
+  predicted: { trained_tokens: number; cost_microusd: number; minutes: Quote["minutes"] } | null;
+  actual: { trained_tokens: number; cost_microusd: number; minutes: number | null } | null;
+  relative_error: { trained_tokens: number | null; cost: number | null; minutes: number | null } | null;
 }
 
 export interface ResolvedHyperparameters {
   model: string;
   examples: number;
+  total_steps: number;
   values: Record<string, string | number>;
   why: Record<string, string>;
 }
@@ -322,6 +336,8 @@ export interface Overview {
   would_have: {
     student: string;
     teacher: string;
+    since: number;
+    calls: number;
     teacher_microusd: number;
     student_microusd: number;
     saved_microusd: number;
@@ -339,9 +355,18 @@ export interface Overview {
     report: string;
   } | null;
   jobs_running: number;
+  training_microusd: number;
+  evaluation_microusd: number;
   spent_microusd: number;
   budget: Budget | null;
   version: string;
+}
+
+export interface Criterion {
+  type: string;
+  name: string;
+  id?: string;
+  [field: string]: unknown;
 }
 
 export interface EvalDefinition {
@@ -349,8 +374,8 @@ export interface EvalDefinition {
   name: string;
   created_at: number;
   metadata: Metadata | null;
-  testing_criteria: { type: string; name: string; id?: string; [field: string]: unknown }[];
-  data_source_config: { type: string; [field: string]: unknown };
+  testing_criteria: Criterion[];
+  data_source_config: { type: string; metadata?: Metadata | null; [field: string]: unknown };
 }
 
 export interface EvalRun {
@@ -358,11 +383,133 @@ export interface EvalRun {
   eval_id: string;
   name: string;
   model: string;
-  status: string;
+  status: "queued" | "in_progress" | "completed" | "canceled" | "failed";
   created_at: number;
   error: { code: string; message: string } | null;
   result_counts: { total: number; passed: number; failed: number; errored: number };
   per_testing_criteria_results: { testing_criteria: string; passed: number; failed: number }[] | null;
+  per_model_usage:
+    | { model_name: string; invocation_count: number; prompt_tokens: number; completion_tokens: number }[]
+    | null;
   report_url: string;
   data_source: { type: string; [field: string]: unknown };
+  lineage: { total: number; tuned: boolean; trained_on: number | null; left_out: number } | null;
+}
+
+export interface GraderResult {
+  name: string;
+  type: string;
+  score: number;
+  passed: boolean;
+  sample: Record<string, unknown> | null;
+  error?: { code: string; message: string };
+}
+
+export interface OutputItem {
+  id: string;
+  created_at: number;
+  status: "pass" | "fail" | "error";
+  datasource_item_id: number;
+  datasource_item: {
+    id?: string;
+    input?: ChatMessage[] | string;
+    output_text?: string;
+    metadata?: Metadata;
+    [field: string]: unknown;
+  };
+  results: GraderResult[];
+  sample: {
+    input?: ChatMessage[];
+    output: ChatMessage[];
+    model: string;
+    finish_reason: string | null;
+    usage: { prompt_tokens?: number; completion_tokens?: number };
+    error: { code?: string; message: string } | null;
+    [field: string]: unknown;
+  };
+}
+
+/** A share of a total, and the 95 % interval of the true one; all from 0 to 1. */
+export interface Share {
+  count: number;
+  total: number;
+  share: number;
+  low: number;
+  high: number;
+}
+
+export interface ReportSide {
+  run_id: string;
+  name: string;
+  model: string | null;
+  status: string;
+  items: number;
+  graded: number;
+  errored: number;
+  unanswered: number;
+  problem: string | null;
+  agreement: Share | null;
+  criteria: {
+    name: string;
+    type: string;
+    passed: Share | null;
+    mean_score: number | null;
+    errored: number;
+    problem: string | null;
+  }[];
+  judged: { wins: number; ties: number; losses: number; win_or_tie: Share | null } | null;
+  speed: ReportSpeed;
+  expense: ReportExpense;
+  training: { tuned: boolean; trained_on: number | null; left_out: number } | null;
+  earning: {
+    training_microusd: number;
+    teacher_microusd_per_day: number;
+    student_microusd_per_day: number;
+    days: number | null;
+    date: string | null;
+    reason: string | null;
+  } | null;
+  slices: { key: string; value: string; agreement: Share }[];
+  worst: Disagreement[];
+}
+
+export interface ReportSpeed {
+  p50_ms: number | null;
+  p95_ms: number | null;
+}
+
+/** Tokens of one call on average. */
+export interface ReportExpense {
+  prompt_tokens: number;
+  completion_tokens: number;
+  microusd_per_1000_calls: number | null;
+}
+
+export interface Disagreement {
+  completion_id: string | null;
+  prompt: string;
+  teacher: string;
+  student: string;
+  score: number;
+  metadata: Metadata;
+}
+
+/** Teacher beside student: what the runs of an eval say of their models. */
+export interface Report {
+  eval_id: string;
+  name: string;
+  created_at: number;
+  criteria: string[];
+  judges: string[];
+  teacher: { models: Record<string, number>; items: number; speed: ReportSpeed; expense: ReportExpense } | null;
+  sides: ReportSide[];
+  pairs: {
+    run_id: string;
+    beside_run_id: string;
+    items: number;
+    only_this_agrees: number;
+    only_beside_agrees: number;
+    p_value: number | null;
+  }[];
+  notes: string[];
 }

@@ -31,7 +31,7 @@ function useLost(): boolean {
       if (type === "success") setLost(false);
       if (type === "failed" || type === "error") {
         const error = event.action.error as unknown;
-        if (error instanceof ApiError) setLost(error.status === 0 || error.status === 503);
+        if (error instanceof ApiError) setLost(error.away);
       }
     });
   }, [client]);

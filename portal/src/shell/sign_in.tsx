@@ -22,7 +22,10 @@ export function SignIn({ refused }: { refused: unknown }) {
   return (
     <main className={styles.page}>
       <form className={styles.box} onSubmit={submit}>
-        <h1>{t("signin.title")}</h1>
+        <div className={styles.head}>
+          <img src="/favicon.svg" alt="" width={34} height={34} />
+          <h1>{t("signin.title")}</h1>
+        </div>
         <p className="quiet">{t("signin.text")}</p>
         {error != null && <ErrorNote error={error} />}
         <TextInput

@@ -25,6 +25,7 @@ const DRAWN = {
   back: "M15 5l-7 7 7 7",
   next: "M9 5l7 7-7 7",
   down: "M5 9l7 7 7-7",
+  up: "M5 15l7-7 7 7",
   refresh: "M20 11a8 8 0 1 0-2 6M20 4v7h-7",
   pause: "M8 5v14M16 5v14",
   stop: "M6 6h12v12H6z",

@@ -1,9 +1,12 @@
 // What pages are built of.
+export { BudgetBar } from "./budget_bar";
 export { Button, ButtonLink, IconButton } from "./button";
+export { type BarColor, DAY_SECONDS, DayBars, type Stack } from "./day_bars";
 export { Confirm, Dialog } from "./dialog";
 export { Check, Field, Select, TextArea, TextInput } from "./field";
 export { type Format, useFormat } from "./format";
 export { Icon, type IconName } from "./icons";
+export { Interval } from "./interval";
 export { Page } from "./page";
 export { Panel } from "./panel";
 export { type Column, Table } from "./table";
@@ -22,3 +25,4 @@ export {
   useErrorText,
   Waiting,
 } from "./told";
+export { When } from "./when";

@@ -4,16 +4,18 @@ interface PageProps {
   title: string;
   text?: ReactNode;
   actions?: ReactNode;
+  /** Take the whole window, for a page whose parts scroll by themselves. */
+  fill?: boolean;
   children: ReactNode;
 }
 
 /** A page's head and body; names the browser's tab. */
-export function Page({ title, text, actions, children }: PageProps) {
+export function Page({ title, text, actions, fill = false, children }: PageProps) {
   useEffect(() => {
     document.title = `${title} · stillroom`;
   }, [title]);
   return (
-    <div className="page">
+    <div className="page" data-fill={fill || undefined}>
       <header className="spread">
         <div>
           <h1>{title}</h1>

@@ -29,7 +29,7 @@ export function Panel({ title, onClose, children, actions }: PanelProps) {
     return () => document.removeEventListener("keydown", close);
   }, [onClose]);
   return (
-    <aside ref={panel} className="panel" role="dialog" aria-labelledby={name} tabIndex={-1}>
+    <section ref={panel} className="panel" role="dialog" aria-labelledby={name} tabIndex={-1}>
       <div className="panel-head">
         <h2 id={name}>{title}</h2>
         <div className="row">
@@ -38,6 +38,6 @@ export function Panel({ title, onClose, children, actions }: PanelProps) {
         </div>
       </div>
       <div className="panel-body">{children}</div>
-    </aside>
+    </section>
   );
 }

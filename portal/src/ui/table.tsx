@@ -14,10 +14,23 @@ interface TableProps<Row> {
   columns: Column<Row>[];
   rows: Row[];
   rowKey: (row: Row) => string;
+  /** A last row, set off from the others, such as their sum. */
+  foot?: Row;
 }
 
 /** A table of up to a few hundred rows. On narrow screens each row is a card with the headers as labels. */
-export function Table<Row>({ label, columns, rows, rowKey }: TableProps<Row>) {
+export function Table<Row>({ label, columns, rows, rowKey, foot }: TableProps<Row>) {
+  const cells = (row: Row) =>
+    columns.map((column) => (
+      <td
+        key={column.key}
+        data-align={column.align}
+        data-label={column.header}
+        data-wide={column.wide ? "" : undefined}
+      >
+        {column.cell(row)}
+      </td>
+    ));
   return (
     <div className="table-frame">
       <table className="table" aria-label={label}>
@@ -32,20 +45,14 @@ export function Table<Row>({ label, columns, rows, rowKey }: TableProps<Row>) {
         </thead>
         <tbody>
           {rows.map((row) => (
-            <tr key={rowKey(row)}>
-              {columns.map((column) => (
-                <td
-                  key={column.key}
-                  data-align={column.align}
-                  data-label={column.header}
-                  data-wide={column.wide ? "" : undefined}
-                >
-                  {column.cell(row)}
-                </td>
-              ))}
-            </tr>
+            <tr key={rowKey(row)}>{cells(row)}</tr>
           ))}
         </tbody>
+        {foot !== undefined && (
+          <tfoot>
+            <tr>{cells(foot)}</tr>
+          </tfoot>
+        )}
       </table>
     </div>
   );

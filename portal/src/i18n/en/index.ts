@@ -1,5 +1,6 @@
 import common from "./common.json";
 import completions from "./completions.json";
+import deploy from "./deploy.json";
 import deployments from "./deployments.json";
 import distill from "./distill.json";
 import evals from "./evals.json";
@@ -15,6 +16,7 @@ import usage from "./usage.json";
 export default {
   common,
   completions,
+  deploy,
   deployments,
   distill,
   evals,

@@ -1,6 +1,7 @@
 import type english from "../en";
 import common from "./common.json";
 import completions from "./completions.json";
+import deploy from "./deploy.json";
 import deployments from "./deployments.json";
 import distill from "./distill.json";
 import evals from "./evals.json";
@@ -17,6 +18,7 @@ import usage from "./usage.json";
 export default {
   common,
   completions,
+  deploy,
   deployments,
   distill,
   evals,

@@ -1,7 +1,8 @@
-import { useText } from "../../i18n";
-import { Page } from "../../ui";
+import { useParams } from "wouter";
+import { OneJob } from "./job";
+import { JobList } from "./list";
 
 export default function JobsPage() {
-  const t = useText();
-  return <Page title={t("jobs.title")}>{null}</Page>;
+  const { id } = useParams<{ id?: string }>();
+  return id ? <OneJob key={id} id={id} /> : <JobList />;
 }

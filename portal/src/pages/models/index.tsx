@@ -1,7 +1,46 @@
+import { useQuery } from "@tanstack/react-query";
+import { useState } from "react";
+import { get } from "../../api/http";
+import type { List, Model } from "../../api/types";
 import { useText } from "../../i18n";
-import { Page } from "../../ui";
+import { ErrorNote, Page, Waiting } from "../../ui";
+import DeployDialog from "../deployments/deploy_dialog";
+import { DeleteModel } from "./delete_model";
+import { KindSection } from "./kind_section";
 
+const ORDER: Model["kind"][] = ["fine_tuned", "checkpoint", "student_base", "teacher"];
+const LOOK_MS = 15_000;
+
+/** Everything that can be asked, trained or deployed, by what it is. */
 export default function ModelsPage() {
   const t = useText();
-  return <Page title={t("models.title")}>{null}</Page>;
+  const [deploying, setDeploying] = useState<string | null>(null);
+  const [leaving, setLeaving] = useState<Model | null>(null);
+  const models = useQuery({
+    queryKey: ["models"],
+    queryFn: ({ signal }) => get<List<Model>>("/v1/stillroom/models", signal),
+    refetchInterval: LOOK_MS,
+  });
+  return (
+    <Page title={t("models.title")} text={t("models.text")}>
+      {models.error && <ErrorNote error={models.error} onRetry={() => models.refetch()} />}
+      {models.isPending && !models.error && <Waiting />}
+      {models.data &&
+        ORDER.map((kind) => (
+          <KindSection
+            key={kind}
+            kind={kind}
+            models={newestFirst(models.data.data.filter((model) => model.kind === kind))}
+            onDeploy={(model) => setDeploying(model.name)}
+            onDelete={setLeaving}
+          />
+        ))}
+      {deploying && <DeployDialog model={deploying} onClose={() => setDeploying(null)} />}
+      {leaving && <DeleteModel model={leaving} onClose={() => setLeaving(null)} />}
+    </Page>
+  );
+}
+
+function newestFirst(models: Model[]): Model[] {
+  return models.sort((one, other) => (other.created_at ?? 0) - (one.created_at ?? 0));
 }

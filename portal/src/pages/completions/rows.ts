@@ -1,0 +1,176 @@
+// The rows that are loaded: pages of older ones as the reader scrolls, and what arrives meanwhile.
+
+import { keepPreviousData, useInfiniteQuery, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useCallback, useEffect, useMemo, useRef, useState } from "react";
+import { get } from "../../api/http";
+import type { CompletionRow, Count, Facets, Filter } from "../../api/types";
+import { countNew, headOf, OVERLAP_SECONDS, type Page, type Pages, settledRow, withArrivals } from "./arrivals";
+import { asked, COMPLETIONS, keyOf } from "./filter";
+
+const PAGE_ROWS = 100;
+const LARGEST_PAGE = 200;
+/** Beyond so many rows the reader goes on from the last one's time. */
+const MOST_ROWS = 5000;
+const LOOK_MS = 1000;
+const COUNTED_AGAIN_MS = 5000;
+
+export interface Rows {
+  rows: CompletionRow[];
+  /** Nothing is known yet. */
+  waiting: boolean;
+  error: unknown;
+  retry: () => void;
+  /** The rows are those of the filter before. */
+  stale: boolean;
+  more: boolean;
+  /** There are older ones, but as many are loaded as are kept. */
+  full: boolean;
+  loadMore: () => void;
+  loadingMore: boolean;
+  /** What has arrived and is not shown, because the reader is elsewhere in the list. */
+  held: { count: number; atLeast: boolean };
+  showHeld: () => void;
+  searchPending: number;
+}
+
+/** The rows of a filter. While `hold` is true, new ones are counted, not shown. */
+export function useRows(filter: Filter, hold: boolean): Rows {
+  const key = useMemo(() => ["completions", "rows", keyOf(filter)], [filter]);
+  const pages = useInfiniteQuery({
+    queryKey: key,
+    queryFn: ({ pageParam, signal }) =>
+      get<Page>(asked(COMPLETIONS, filter, { limit: PAGE_ROWS, after: pageParam }), signal),
+    initialPageParam: undefined as string | undefined,
+    getNextPageParam: (last) => (last.has_more ? last.data.at(-1)?.id : undefined),
+    placeholderData: keepPreviousData,
+    // The looks below keep it up to date; asking again would ask for every page.
+    staleTime: Number.POSITIVE_INFINITY,
+    gcTime: 0,
+  });
+  const { isFetching, fetchNextPage, hasNextPage } = pages;
+  const rows = useMemo(() => pages.data?.pages.flatMap((page) => page.data) ?? [], [pages.data]);
+  const settled = pages.isSuccess && !pages.isPlaceholderData;
+  const arrivals = useArrivals(filter, key, rows, settled, hold);
+  const full = rows.length >= MOST_ROWS && hasNextPage;
+  const loadMore = useCallback(() => {
+    if (!isFetching) fetchNextPage();
+  }, [isFetching, fetchNextPage]);
+  return {
+    rows,
+    waiting: pages.isPending,
+    error: pages.error,
+    retry: pages.isFetchNextPageError ? fetchNextPage : pages.refetch,
+    stale: pages.isPlaceholderData,
+    more: hasNextPage && !full && !pages.isFetchNextPageError,
+    full,
+    loadMore,
+    loadingMore: pages.isFetchingNextPage,
+    held: arrivals.held,
+    showHeld: arrivals.show,
+    searchPending: arrivals.searchPending ?? pages.data?.pages[0]?.search_pending ?? 0,
+  };
+}
+
+/** Looks for new rows while the page is seen, and puts them on top unless they are to be held. */
+function useArrivals(filter: Filter, key: string[], rows: CompletionRow[], ready: boolean, hold: boolean) {
+  const client = useQueryClient();
+  const anchor = useAnchor(rows);
+  const head = useMemo(() => headOf(rows), [rows]);
+  const look = useQuery({
+    queryKey: ["completions", "arrivals", keyOf(filter)],
+    queryFn: async ({ signal }) => ({
+      anchor,
+      head,
+      page: await get<Page>(asked(COMPLETIONS, filter, { limit: LARGEST_PAGE, before: anchor }), signal),
+    }),
+    enabled: ready,
+    refetchInterval: LOOK_MS,
+    gcTime: 0,
+    staleTime: 0,
+  });
+  // What was found before the list changed, by a deletion say, might bring back what is gone.
+  const found = ready && look.data?.head === head ? look.data : undefined;
+  const fresh = useMemo(() => (found ? countNew(rows, found.page.data) : 0), [rows, found]);
+  const show = useCallback(() => {
+    if (found) client.setQueryData<Pages>(key, (pages) => pages && withArrivals(pages, found.page, found.anchor));
+  }, [client, key, found]);
+  useEffect(() => {
+    if (fresh && !hold) show();
+  }, [fresh, hold, show]);
+  useCountAgain(filter, ready ? head : null);
+  const searchPending = look.data?.page.search_pending;
+  useIndexed(filter, searchPending);
+  return {
+    held: { count: hold ? fresh : 0, atLeast: Boolean(found?.page.has_more) },
+    show,
+    searchPending,
+  };
+}
+
+/** The row above which is looked: after a quiet while the newest itself. */
+function useAnchor(rows: CompletionRow[]): string | undefined {
+  const newest = rows[0]?.id;
+  const [quietAt, setQuietAt] = useState<string>();
+  useEffect(() => {
+    const timer = setTimeout(() => setQuietAt(newest), OVERLAP_SECONDS * 1000);
+    return () => clearTimeout(timer);
+  }, [newest]);
+  return newest !== undefined && quietAt === newest ? newest : settledRow(rows);
+}
+
+/** When the index has caught up, older rows may have come to match, too: all is asked again. */
+function useIndexed(filter: Filter, pending: number | undefined): void {
+  const client = useQueryClient();
+  const key = keyOf(filter);
+  const before = useRef({ key, pending });
+  useEffect(() => {
+    const behind = before.current.key === key && (before.current.pending ?? 0) > 0;
+    before.current = { key, pending };
+    if (!behind || pending !== 0) return;
+    for (const part of ["rows", "count", "facets"]) client.invalidateQueries({ queryKey: ["completions", part, key] });
+  }, [client, key, pending]);
+}
+
+/** How many match. Asked for after the rows, so that it never keeps them waiting. */
+export function useCount(filter: Filter, ready: boolean) {
+  return useQuery({
+    queryKey: ["completions", "count", keyOf(filter)],
+    queryFn: ({ signal }) => get<Count>(asked(`${COMPLETIONS}/count`, filter), signal),
+    placeholderData: keepPreviousData,
+    enabled: ready,
+  });
+}
+
+/** What the matching completions have in common, with counts. */
+export function useFacets(filter: Filter, ready: boolean) {
+  return useQuery({
+    queryKey: ["completions", "facets", keyOf(filter)],
+    queryFn: ({ signal }) => get<Facets>(asked(`${COMPLETIONS}/facets`, filter), signal),
+    placeholderData: keepPreviousData,
+    enabled: ready,
+  });
+}
+
+/** Counts follow what arrives, at most every few seconds: they cost more than rows do. `head`: null until known. */
+function useCountAgain(filter: Filter, head: string | null): void {
+  const client = useQueryClient();
+  const key = keyOf(filter);
+  const seen = useRef({ key: "", head: "", at: 0 });
+  const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
+  useEffect(() => {
+    const before = seen.current;
+    if (head === null || (before.key === key && before.head === head)) return;
+    seen.current = { ...before, key, head };
+    clearTimeout(timer.current);
+    if (before.key !== key) return;
+    timer.current = setTimeout(
+      () => {
+        seen.current.at = performance.now();
+        client.invalidateQueries({ queryKey: ["completions", "count", key] });
+        client.invalidateQueries({ queryKey: ["completions", "facets", key] });
+      },
+      Math.max(0, before.at + COUNTED_AGAIN_MS - performance.now()),
+    );
+  }, [client, key, head]);
+  useEffect(() => () => clearTimeout(timer.current), []);
+}

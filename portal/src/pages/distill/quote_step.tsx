@@ -1,0 +1,137 @@
+// What it will cost and how long it will take, measured here; and the button that starts it.
+
+import { Link } from "wouter";
+import { ApiError } from "../../api/http";
+import type { Quote } from "../../api/types";
+import { useText } from "../../i18n";
+import { Button, ErrorNote, Note, Stat, useFormat, Waiting } from "../../ui";
+import { useQuote } from "./asking";
+import { Earning } from "./break_even";
+import styles from "./distill.module.css";
+import type { StepProps } from "./index";
+import { useStart } from "./starting";
+
+const MICRO = 1_000_000;
+const MINUTE_MS = 60_000;
+
+export function QuoteStep(given: StepProps) {
+  const t = useText();
+  const { choices, rows, student } = given;
+  const quote = useQuote(choices, rows.usable ?? 0, student);
+  return (
+    <div className="stack">
+      {quote.isFetching && <Waiting text={t("distill.measuring")} />}
+      {quote.error && !quote.isFetching && (
+        <>
+          <ErrorNote error={quote.error} onRetry={quote.refetch} />
+          <p>{t(adviceOf(quote.error))}</p>
+        </>
+      )}
+      {quote.data && !quote.isFetching && (
+        <>
+          <Figures quote={quote.data} />
+          {quote.data.warnings.length > 0 && (
+            <Note tone="warn">
+              <ul className={styles.warnings}>
+                {quote.data.warnings.map((warning) => (
+                  <li key={warning} className="said">
+                    {warning}
+                  </li>
+                ))}
+              </ul>
+            </Note>
+          )}
+          {quote.data.break_even && <Earning found={quote.data.break_even} />}
+        </>
+      )}
+      <Start {...given} measured={quote.isSuccess && !quote.isFetching} again={quote.refetch} />
+    </div>
+  );
+}
+
+function Figures({ quote }: { quote: Quote }) {
+  const t = useText();
+  const { number, money, duration } = useFormat();
+  const { low, expected, high } = quote.minutes;
+  const minutes = (value: number) => duration(value * MINUTE_MS);
+  return (
+    <>
+      <div className={styles.figures}>
+        <Stat
+          label={t("distill.price")}
+          value={money(quote.cost_microusd)}
+          more={t("distill.tokens_to_train", { count: quote.trained_tokens })}
+        />
+        <Stat
+          label={t("distill.time")}
+          value={minutes(expected)}
+          more={t("distill.between", { low: minutes(low), high: minutes(high) })}
+        />
+        <Stat
+          label={t("distill.passes")}
+          value={t("distill.steps_count", { count: quote.steps })}
+          more={t("distill.passes_more", {
+            epochs: quote.n_epochs,
+            batch: quote.batch_size,
+            multiplier: quote.learning_rate_multiplier,
+          })}
+        />
+        <Stat
+          label={t("distill.hosting")}
+          value={money(quote.hosting_usd_per_month * MICRO)}
+          more={t("distill.hosting_more")}
+        />
+        <Stat
+          label={t("distill.rows_trained")}
+          value={number(quote.examples)}
+          more={t("distill.rows_held_back", { count: quote.validation_examples })}
+        />
+      </div>
+      <p className="small quiet">
+        {t("distill.measured")} <span lang="en">{quote.measured}</span>
+      </p>
+    </>
+  );
+}
+
+function Start({ choices, rows, student, measured, again }: StepProps & { measured: boolean; again: () => void }) {
+  const t = useText();
+  const { start, starting, files } = useStart(choices, rows.usable ?? 0, student);
+  const made = starting.error ? files() : null;
+  const isLost = starting.error instanceof ApiError && starting.error.status === 0;
+  const busy = starting.isPending || starting.isSuccess;
+  return (
+    <>
+      {starting.error && <ErrorNote error={starting.error} />}
+      {starting.error && (
+        <p>
+          {isLost ? t("distill.lost") : t(adviceOf(starting.error))}{" "}
+          {made?.made && t("distill.files_kept", { file: made.training })}{" "}
+          {made?.made && <Link href="/files">{t("files.title")}</Link>}
+        </p>
+      )}
+      <div className="row">
+        <Button kind="primary" icon="distill" busy={busy} onClick={start}>
+          {busy ? t("distill.starting") : t("distill.start")}
+        </Button>
+        {measured && (
+          <Button icon="refresh" disabled={busy} onClick={again}>
+            {t("distill.measure_again")}
+          </Button>
+        )}
+        {!measured && <span className="small quiet">{t("distill.start_early")}</span>}
+      </div>
+    </>
+  );
+}
+
+/** What to do about a refusal. */
+function adviceOf(error: unknown) {
+  if (!(error instanceof ApiError)) return "distill.advice" as const;
+  if (error.code === "budget_spent" || error.code === "insufficient_quota") return "distill.advice_budget" as const;
+  if (error.param === "model") return "distill.advice_student" as const;
+  if (error.param?.endsWith("_file") || error.param === "filter" || error.param === "ids") {
+    return "distill.advice_rows" as const;
+  }
+  return "distill.advice" as const;
+}

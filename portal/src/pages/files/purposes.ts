@@ -1,0 +1,8 @@
+// What files are for. The results of jobs are made by the server and not uploaded.
+
+export const UPLOADED = ["fine-tune", "evals", "user_data", "batch", "assistants", "vision"] as const;
+export const PURPOSES = [...UPLOADED, "fine-tune-results"] as const;
+export type UploadPurpose = (typeof UPLOADED)[number];
+export type Purpose = (typeof PURPOSES)[number];
+
+export const isPurpose = (text: string): text is Purpose => PURPOSES.some((one) => one === text);

@@ -1,0 +1,56 @@
+import type { Overview } from "../../api/types";
+import { useText } from "../../i18n";
+import { Badge, type Column, Table, useFormat } from "../../ui";
+
+interface Answering {
+  name: string;
+  kind: "teacher" | "student";
+  calls: number;
+  answers: number;
+  hosting: number;
+}
+
+/** Every teacher and student that was called or hosted, and what it cost. */
+export function WhoAnswers({ overview }: { overview: Overview }) {
+  const t = useText();
+  const format = useFormat();
+  const rows: Answering[] = [
+    ...overview.teachers.map((one) => ({
+      name: one.name,
+      kind: "teacher" as const,
+      calls: one.calls,
+      answers: one.cost_microusd,
+      hosting: 0,
+    })),
+    ...overview.students.map((one) => ({
+      name: one.name,
+      kind: "student" as const,
+      calls: one.calls,
+      answers: one.cost_microusd,
+      hosting: one.hosting_microusd,
+    })),
+  ];
+  if (rows.length === 0) return null;
+  const columns: Column<Answering>[] = [
+    {
+      key: "name",
+      header: t("overview.name"),
+      wide: true,
+      cell: (row) => (
+        <span className="row">
+          <span className="said">{row.name}</span>
+          <Badge tone={row.kind}>{t(`overview.kind_${row.kind}`)}</Badge>
+        </span>
+      ),
+    },
+    { key: "calls", header: t("overview.calls"), align: "end", cell: (row) => format.number(row.calls) },
+    { key: "answers", header: t("overview.answers"), align: "end", cell: (row) => format.money(row.answers) },
+    { key: "hosting", header: t("overview.hosting"), align: "end", cell: (row) => format.money(row.hosting) },
+  ];
+  return (
+    <section className="stack">
+      <h2>{t("overview.who")}</h2>
+      <Table label={t("overview.who")} columns={columns} rows={rows} rowKey={(row) => `${row.kind} ${row.name}`} />
+    </section>
+  );
+}

@@ -1,0 +1,62 @@
+import { useMutation, useQuery } from "@tanstack/react-query";
+import { useEffect } from "react";
+import { useSearchParams } from "wouter";
+import { useText } from "../../i18n";
+import { Button, ErrorNote, Note } from "../../ui";
+import styles from "./playground.module.css";
+import { newestQuestion, type Question, questionOf } from "./stored";
+
+/** The stored completion that the address names, to be asked again. */
+const FROM = "from";
+
+interface InvitationProps {
+  models: string[];
+  onQuestion: (question: Question) => void;
+}
+
+/** Before the first message: what to do, and a question that was really asked. */
+export function Invitation({ models, onQuestion }: InvitationProps) {
+  const t = useText();
+  const named = useNamedQuestion(onQuestion);
+  const taking = useMutation({
+    mutationFn: () => newestQuestion(models.filter(Boolean)),
+    onSuccess: (found) => {
+      if (found) onQuestion(found);
+    },
+  });
+  const error = named.error ?? taking.error;
+  return (
+    <div className={styles.invitation}>
+      <p>{t("playground.invitation")}</p>
+      <Button icon="completions" busy={taking.isPending} onClick={() => taking.mutate()}>
+        {t("playground.take_stored")}
+      </Button>
+      {taking.data === null && <Note>{t("playground.none_stored")}</Note>}
+      {error && <ErrorNote error={error} />}
+    </div>
+  );
+}
+
+function useNamedQuestion(onQuestion: (question: Question) => void) {
+  const [search, setSearch] = useSearchParams();
+  const id = search.get(FROM);
+  const found = useQuery({
+    queryKey: ["completions", "question", id],
+    queryFn: ({ signal }) => questionOf(id ?? "", signal),
+    enabled: id !== null,
+  });
+  // biome-ignore lint/correctness/useExhaustiveDependencies: once, when it is there; it can then be changed
+  useEffect(() => {
+    if (id === null || !found.data) return;
+    onQuestion(found.data);
+    setSearch(
+      (before) => {
+        const after = new URLSearchParams(before);
+        after.delete(FROM);
+        return after;
+      },
+      { replace: true },
+    );
+  }, [id, found.data]);
+  return found;
+}
