@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 
@@ -15,3 +16,10 @@ class Clock:
     def monotonic(self) -> float:
         """Seconds that never run backwards; only differences mean something."""
         return time.monotonic()
+
+
+async def tick(seconds: float) -> None:
+    """Waits for the next of the moments that are so many seconds apart. They are the same for everyone, so that an
+    idle process is woken once for all who wait."""
+    now = asyncio.get_running_loop().time()
+    await asyncio.sleep(seconds - now % seconds)

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import tomllib
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 from urllib.parse import urlsplit
@@ -151,7 +152,7 @@ class EvalsSettings(Section, frozen=True, kw_only=True):
     """How much memory a Python grader may use, in MB."""
 
 
-class Settings(Section, frozen=True, kw_only=True):
+class Settings(Section, frozen=True, kw_only=True, dict=True):
     """Everything one installation is told."""
 
     data: str = DATA
@@ -179,7 +180,7 @@ class Settings(Section, frozen=True, kw_only=True):
     evals: EvalsSettings = EvalsSettings()
     """Eval runs and graders."""
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """The data folder as an absolute path."""
         return _folder(self.data)

@@ -148,7 +148,8 @@ def ask_to_pause(connection: Connection, subject: str) -> bool:
 
 def claim(connection: Connection, worker: str, kinds: Iterable[str]) -> Claim | None:
     """Takes the oldest queued job of these kinds whose time has come; None when there is none."""
-    oldest = _queued(kinds).order_by(jobs.c.number).limit(1)
+    due = jobs.c.not_before <= int(time.time())
+    oldest = _queued(kinds).where(due).order_by(jobs.c.number).limit(1)
     # One UPDATE ... RETURNING, so that two workers never take the same job.
     statement = (
         update(jobs)
@@ -177,13 +178,13 @@ def claim(connection: Connection, worker: str, kinds: Iterable[str]) -> Claim | 
     )
 
 
-def anything_queued(connection: Connection, kinds: Iterable[str]) -> bool:
-    return connection.execute(_queued(kinds).limit(1)).first() is not None
+def claimable_from(connection: Connection, kinds: Iterable[str]) -> int | None:
+    """From when on one of these kinds can be claimed, in seconds since the epoch; None when none is queued."""
+    return connection.execute(_queued(kinds).with_only_columns(func.min(jobs.c.not_before))).scalar()
 
 
 def _queued(kinds: Iterable[str]) -> Select[int]:
-    due = jobs.c.not_before <= int(time.time())
-    return select(jobs.c.number).where(jobs.c.state == State.QUEUED.value, jobs.c.kind.in_(sorted(kinds)), due)
+    return select(jobs.c.number).where(jobs.c.state == State.QUEUED.value, jobs.c.kind.in_(sorted(kinds)))
 
 
 def wish_of(connection: Connection, held: Claim) -> str:

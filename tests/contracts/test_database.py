@@ -490,7 +490,7 @@ def read_everything(platform: Platform) -> None:
         figures.stored(connection, PROJECT)
         catalog.unfinished_deployments(connection)
         catalog.get_deployment(connection, PROJECT, "d")
-        jobs.anything_queued(connection, ["fine_tuning", "eval_run"])
+        jobs.claimable_from(connection, ["fine_tuning", "eval_run"])
         jobs.validating(connection, fine_tuning.KIND)
 
 

@@ -12,7 +12,6 @@ import logging
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 
 from stillroom.api import azure, chat_completions, identity, openapi, routes, sign_in
 from stillroom.api.errors import UnknownPath, WrongMethod, reply_for
@@ -122,6 +121,10 @@ class _Exchange:
         route, parameters = (
             (None, {}) if is_chat else routes.find(table, method, location.segments, self._scope["path"])
         )
+        body = b""
+        if route is None or not route.raw:
+            limit = sign_in.BODY_BYTES if is_sign_in else self._platform.settings.gateway.chat_body_bytes
+            body = await read_body(self._receive, headers, limit)
         call = Call(
             platform=self._platform,
             principal=principal,
@@ -134,10 +137,8 @@ class _Exchange:
             request_id=self._request_id,
             scheme=self._scope["scheme"],
             receive=self._receive,
+            body=body,
         )
-        if route is None or not route.raw:
-            limit = sign_in.BODY_BYTES if is_sign_in else self._platform.settings.gateway.chat_body_bytes
-            call = replace(call, body=await read_body(self._receive, headers, limit))
         if route is None:
             await chat_completions.create(call, self._sending, self._headers())
         else:

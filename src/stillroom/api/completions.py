@@ -36,10 +36,9 @@ def list_completions(call: Call) -> Reply:
         numbers = table.numbers(
             connection, call.project, chosen, after=after, newer_than=before, descending=True, limit=limit + 1
         )
-        found = table.by_numbers(connection, numbers[:limit])
-        costs = _costs(connection, call.project, found)
+        items = _items(connection, call.project, table.without_beginnings(connection, numbers[:limit]))
         waiting = None if chosen.search is None else search.pending_count(connection, call.project)
-    body = listing([_item(stored, costs) for stored in found], len(numbers) > limit)
+    body = listing(items, len(numbers) > limit)
     return Reply(body=body if waiting is None else {**body, "search_pending": waiting})
 
 
@@ -50,9 +49,9 @@ def retrieve(call: Call) -> Reply:
         stored = None if number is None else table.get(connection, call.project, number)
         if stored is None:
             raise NotFound(f"Completion {shortened(call.parameters['id'])} not found.", param="completion_id")
-        costs = _costs(connection, call.project, [stored])
+        (item,) = _items(connection, call.project, [stored])
     whole = {"request": stored.request, "response": stored.response}
-    return Reply(body={**_item(stored, costs), "object": "stillroom.completion.detail", **whole})
+    return Reply(body={**item, "object": "stillroom.completion.detail", **whole})
 
 
 def count(call: Call) -> Reply:
@@ -89,13 +88,13 @@ def _cursor(call: Call, name: str) -> int | None:
     return number
 
 
-def _costs(connection: Connection, project: int, found: Sequence[StoredCompletion]) -> dict[str, int]:
-    return costs_of(connection, project, Kind.ANSWER, [ids.completion_id(stored.number) for stored in found])
+def _items(connection: Connection, project: int, found: Sequence[StoredCompletion]) -> list[dict[str, Any]]:
+    named = {ids.completion_id(stored.number): stored for stored in found}
+    costs = costs_of(connection, project, Kind.ANSWER, list(named))
+    return [_item(completion_id, stored, costs.get(completion_id)) for completion_id, stored in named.items()]
 
 
-def _item(stored: StoredCompletion, costs: dict[str, int]) -> dict[str, Any]:
-    completion_id = ids.completion_id(stored.number)
-    cost = costs.get(completion_id)
+def _item(completion_id: str, stored: StoredCompletion, cost: int | None) -> dict[str, Any]:
     choice = (stored.response.get("choices") or [{}])[0]
     said = choice.get("message") or {}
     return {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from stillroom.api import (
     arm,
@@ -46,6 +47,11 @@ class Route:
     path: str
     handler: Handler
     raw: bool = False
+
+    @cached_property
+    def pattern(self) -> tuple[str, ...]:
+        """The path's segments; ARM's paths are case-insensitive, so all are."""
+        return tuple(part if part.startswith("{") else part.lower() for part in self.path.split("/"))
 
 
 CHAT = ("chat", "completions")
@@ -157,8 +163,11 @@ def find(
     """The operation and its path's parameters. Raises UnknownPath, or WrongMethod,
     naming the path as the caller wrote it."""
     known = False
+    lowered = tuple(segment.lower() for segment in segments)
     for route in routes:
-        parameters = _match(tuple(route.path.split("/")), segments)
+        if len(route.pattern) != len(segments):
+            continue
+        parameters = _match(route.pattern, segments, lowered)
         if parameters is None:
             continue
         if route.method == method:
@@ -169,15 +178,12 @@ def find(
     raise UnknownPath(f"Unknown request URL: {method} {shortened(path)}. Please check the URL for typos.")
 
 
-def _match(pattern: tuple[str, ...], segments: tuple[str, ...]) -> dict[str, str] | None:
-    if len(pattern) != len(segments):
-        return None
+def _match(pattern: tuple[str, ...], segments: tuple[str, ...], lowered: tuple[str, ...]) -> dict[str, str] | None:
     found: dict[str, str] = {}
-    for expected, segment in zip(pattern, segments, strict=True):
-        if expected.startswith("{"):
-            if not segment:
-                return None
-            found[expected[1:-1]] = segment
-        elif expected.lower() != segment.lower():  # ARM's paths are case-insensitive
+    for expected, segment, low in zip(pattern, segments, lowered, strict=True):
+        if expected == low:
+            continue
+        if not segment or not expected.startswith("{"):
             return None
+        found[expected[1:-1]] = segment
     return found

@@ -39,6 +39,22 @@ KEEP_ALIVE_SECONDS = 15
 class _Listener(uvicorn.Server):
     """One port. Signals are the server's to handle, because there may be two listeners."""
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._leaving = asyncio.Event()
+
+    def leave(self) -> None:
+        """Ends it, when the requests under way are answered."""
+        self.should_exit = True
+        self._leaving.set()
+
+    async def main_loop(self) -> None:
+        # uvicorn's own wakes ten times a second to see whether it is to end; this one is told.
+        while not await self.on_tick(0):  # 0: the tick that renews the date in the answers' headers
+            until_next = 1.0 - asyncio.get_running_loop().time() % 1.0
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._leaving.wait(), until_next)
+
     @contextlib.contextmanager
     def capture_signals(self):  # type: ignore[no-untyped-def]
         yield
@@ -98,7 +114,7 @@ async def _serve(platform: Platform, announce: Announce) -> None:
             await asyncio.gather(*tasks)
         finally:
             for listener, _ in listeners:
-                listener.should_exit = True
+                listener.leave()
             await asyncio.gather(*tasks, return_exceptions=True)
             (settings.folder / SERVER_FILE).unlink(missing_ok=True)
 
@@ -163,7 +179,7 @@ async def _running(platform: Platform) -> AsyncIterator[None]:
 def _stop_on_signals(listeners: list[_Listener]) -> None:
     def stop() -> None:
         for listener in listeners:
-            listener.should_exit = True
+            listener.leave()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop)

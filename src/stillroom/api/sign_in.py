@@ -8,6 +8,7 @@ cookie, for cookies belong to the name they were set under; so no list of allowe
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Mapping
@@ -46,10 +47,10 @@ def create(call: Call) -> Reply:
     return Reply(body=_shown(session), headers={"set-cookie": cookie, "cache-control": "no-store"})
 
 
-def current(call: Call) -> Reply:
+async def current(call: Call) -> Reply:
     """Show the session that the cookie belongs to."""
     secret, sessions = _own_secret(call), call.platform.sessions
-    return Reply(body=_shown(sessions.remembered(secret) or sessions.check(secret)))
+    return Reply(body=_shown(sessions.remembered(secret) or await asyncio.to_thread(sessions.check, secret)))
 
 
 def end(call: Call) -> Reply:
@@ -149,5 +150,5 @@ def _cookie(call: Call, value: str, seconds: int) -> str:
 def _cookie_name(folder: Path, headers: Mapping[str, str]) -> str:
     """A name of this installation's own: a host's ports share their cookies, and two servers take turns on a port."""
     port = PORT.search(headers.get("host", ""))
-    digest = hashlib.sha256(str(folder).encode()).hexdigest()
+    digest = hashlib.sha256(bytes(folder)).hexdigest()
     return f"stillroom-{port[1] if port else 'web'}-{digest[:8]}"

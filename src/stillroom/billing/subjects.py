@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from stillroom.billing.ledger import Kind, ledger
+
+_COSTS = (
+    select(ledger.c.subject, func.sum(ledger.c.cost_picousd))
+    .where(
+        ledger.c.project == bindparam("of"),
+        ledger.c.subject.in_(bindparam("these", expanding=True)),
+        ledger.c.kind == bindparam("counted_as"),
+    )
+    .group_by(ledger.c.subject)
+)
 
 
 def cost_of(connection: Connection, project: int, kind: Kind, subject: str, *, since: int, until: int) -> int | None:
@@ -22,7 +32,7 @@ def cost_of(connection: Connection, project: int, kind: Kind, subject: str, *, s
 
 def costs_of(connection: Connection, project: int, kind: Kind, subjects: Sequence[str]) -> dict[str, int]:
     """In pico-USD, of each that the ledger knows."""
-    row = ledger.c
-    query = select(row.subject, func.sum(row.cost_picousd)).where(row.project == project, row.subject.in_(subjects))
-    found = connection.execute(query.where(row.kind == kind.value).group_by(row.subject))
+    if not subjects:
+        return {}
+    found = connection.execute(_COSTS, {"of": project, "counted_as": kind.value, "these": subjects})
     return {subject: int(cost) for subject, cost in found}

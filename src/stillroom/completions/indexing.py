@@ -15,6 +15,7 @@ from typing import Any
 
 from sqlalchemy.exc import DatabaseError
 
+from stillroom.clock import tick
 from stillroom.completions import search, table
 from stillroom.completions.search import Document
 from stillroom.errors import StillroomError
@@ -49,7 +50,7 @@ class Indexer:
                 await asyncio.sleep(RETRY_SECONDS)
                 due = True
             if not due:
-                await asyncio.sleep(LOOK_SECONDS)
+                await tick(LOOK_SECONDS)
 
     def step(self) -> bool:
         """Does the next part; False when there was nothing to do. Blocks."""

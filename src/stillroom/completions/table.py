@@ -51,6 +51,7 @@ __all__ = [
     "remove",
     "unpacked",
     "walk",
+    "without_beginnings",
 ]
 
 LEADING_ROLES = ("system", "developer")
@@ -78,6 +79,7 @@ _COUNT_PAIR = (
     .values({metadata_pairs.c.count: metadata_pairs.c.count + 1})
     .returning(metadata_pairs.c.id)
 )
+_ROWS = select(completions).where(completions.c.number.in_(bindparam("these", expanding=True)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,10 +138,10 @@ def pack(request: Mapping[str, Any], response: Mapping[str, Any]) -> Packed:
     return Packed(prefix_hash=hashlib.sha256(prefix).digest(), prefix_body=compress(prefix), body=compress(body))
 
 
-def unpacked(part: bytes) -> dict[str, Any]:
+def unpacked(part: bytes, unpacker: zstandard.ZstdDecompressor | None = None) -> dict[str, Any]:
     """One of the two parts that `pack` makes. Of `body`, the request has only the messages and
-    parameters that are not shared."""
-    found: dict[str, Any] = msgspec.json.decode(zstandard.ZstdDecompressor().decompress(part))
+    parameters that are not shared. To make an unpacker costs more than it does: who has many parts makes one."""
+    found: dict[str, Any] = msgspec.json.decode((unpacker or zstandard.ZstdDecompressor()).decompress(part))
     return found
 
 
@@ -168,7 +170,8 @@ def get(connection: Connection, project: int, number: int) -> StoredCompletion |
     """The completion, or None when the project has none of that number."""
     rows = connection.execute(_whole().where(completions.c.project == project, completions.c.number == number))
     row = rows.first()
-    return _stored(row) if row else None
+    unpacker = zstandard.ZstdDecompressor()
+    return _stored(row, unpacked(row.prefix_body, unpacker), unpacker) if row else None
 
 
 def page(
@@ -192,7 +195,19 @@ def walk(
 def by_numbers(connection: Connection, wanted: Sequence[int]) -> list[StoredCompletion]:
     """Those completions that there are, in the order they are asked for."""
     rows = connection.execute(_whole().where(completions.c.number.in_(wanted)))
-    found = {row.number: _stored(row) for row in rows}
+    unpacker = zstandard.ZstdDecompressor()
+    found = {row.number: _stored(row, unpacked(row.prefix_body, unpacker), unpacker) for row in rows}
+    return [found[number] for number in wanted if number in found]
+
+
+def without_beginnings(connection: Connection, wanted: Sequence[int]) -> list[StoredCompletion]:
+    """As `by_numbers`, but their requests lack the fixed beginnings: enough to show what was asked last, for
+    a third of the work."""
+    if not wanted:
+        return []
+    unpacker = zstandard.ZstdDecompressor()
+    rows = connection.execute(_ROWS, {"these": wanted})
+    found = {row.number: _stored(row, {"messages": []}, unpacker) for row in rows}
     return [found[number] for number in wanted if number in found]
 
 
@@ -272,8 +287,8 @@ def _whole() -> Select[Any]:
     )
 
 
-def _stored(row: Row[Any]) -> StoredCompletion:
-    prefix, body = unpacked(row.prefix_body), unpacked(row.body)
+def _stored(row: Row[Any], prefix: dict[str, Any], unpacker: zstandard.ZstdDecompressor) -> StoredCompletion:
+    body = unpacked(row.body, unpacker)
     messages = prefix.pop("messages") + body["request"].pop("messages")
     return StoredCompletion(
         number=row.number,

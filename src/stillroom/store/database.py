@@ -31,7 +31,9 @@ class Database:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         url = f"sqlite+pysqlite:///{path}"
-        self._readers = _engine(url, begin="BEGIN", pool_size=READERS, max_overflow=READERS)
+        # The one used last is taken first: its statements are prepared, and it has in memory what was read last.
+        readers = {"pool_size": READERS, "max_overflow": READERS, "pool_use_lifo": True}
+        self._readers = _engine(url, begin="BEGIN", **readers)
         self.writing = _engine(url, begin="BEGIN IMMEDIATE", pool_size=1, max_overflow=0)
 
     def migrate(self) -> None:

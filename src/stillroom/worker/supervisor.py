@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Protocol
 
 from stillroom import fine_tuning, jobs
 from stillroom.assembly import Platform
+from stillroom.clock import tick
 from stillroom.completions import bulk as bulk_actions
 from stillroom.errors import StillroomError, StoreUnavailable
 from stillroom.evals import table as evals
@@ -25,8 +27,7 @@ from stillroom.worker import bulk, eval_run, fine_tune
 log = logging.getLogger(__name__)
 
 HANDLERS: dict[str, ModuleType] = {fine_tuning.KIND: fine_tune, evals.KIND: eval_run, bulk_actions.KIND: bulk}
-LOOK_SECONDS = 0.25  # between two looks for new jobs
-IDLE_SECONDS = 1.0  # the same while nothing is written: some jobs only wait for their time
+LOOK_SECONDS = 0.25  # between two looks whether there may be something to do
 GUARD_SECONDS = 0.5  # between two looks whether a running job was cancelled or is to pause
 STOP_SECONDS = 20.0  # for running jobs to save their state when we stop
 
@@ -63,8 +64,8 @@ class Supervisor:
         self._observer = Observer(platform.clock)
         self._running: dict[int, _Running] = {}
         self._watch = platform.database.watch()
-        self._looked = 0.0
-        self._looked_for_silent = 0.0
+        self._due_at = 0.0  # in seconds since the epoch: when to look, even if nothing is written until then
+        self._looked_for_silent = -math.inf
 
     async def run(self) -> None:
         """Claims and runs jobs until cancelled; then lets running ones save their state."""
@@ -74,22 +75,28 @@ class Supervisor:
                     await self._look_when_due()
                 except Exception:
                     log.exception("looking for jobs failed; trying again")
+                    self._due_at = 0.0
                     await asyncio.sleep(1.0)
-                await asyncio.sleep(LOOK_SECONDS)
+                await tick(LOOK_SECONDS)
         finally:
             await self._stop()
 
     async def _look_when_due(self) -> None:
-        changed = self._watch.anything_new()
-        if changed or time.monotonic() - self._looked >= IDLE_SECONDS:
-            self._looked = time.monotonic()
+        if time.monotonic() - self._looked_for_silent >= jobs.HEARTBEAT_SECONDS:
+            self._looked_for_silent = time.monotonic()
+            await self._take_over_silent()
+        if self._watch.anything_new() or time.time() >= self._due_at:
+            self._due_at = math.inf
             await self._look()
 
     async def _look(self) -> None:
         await asyncio.to_thread(self._platform.fine_tuning.validate_waiting)
-        await self._take_over_silent()
         while kinds := self._kinds_with_room():
-            if not await asyncio.to_thread(self._anything_queued, kinds):
+            claimable = await asyncio.to_thread(self._claimable_from, kinds)
+            if claimable is None:
+                return
+            if claimable > time.time():
+                self._due_at = min(self._due_at, claimable)
                 return
             claim = await self._claim(kinds)
             if claim is None:
@@ -106,14 +113,11 @@ class Supervisor:
             kind for kind, handler in self._handlers.items() if running[kind] < handler.room(self._platform.settings)
         ]
 
-    def _anything_queued(self, kinds: list[str]) -> bool:
+    def _claimable_from(self, kinds: list[str]) -> int | None:
         with self._platform.database.read() as connection:
-            return jobs.anything_queued(connection, kinds)
+            return jobs.claimable_from(connection, kinds)
 
     async def _take_over_silent(self) -> None:
-        if time.monotonic() - self._looked_for_silent < jobs.HEARTBEAT_SECONDS:
-            return
-        self._looked_for_silent = time.monotonic()
         for subject in await self._platform.writer.write_soon(self._observer.take_over):
             log.warning("the worker of %s has gone silent; the job is queued again", subject)
         for handler in self._handlers.values():
@@ -138,6 +142,7 @@ class Supervisor:
             await self._give_up(handler, claim, problem)
         finally:
             del self._running[claim.number]
+            self._due_at = 0.0  # there is room for another
 
     async def _attempt(self, handler: ModuleType, claim: Claim) -> None:
         log.info("job %s: started", claim.subject)

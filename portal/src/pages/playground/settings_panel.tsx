@@ -54,7 +54,7 @@ function NumberInput(props: { field: NumberField; value: string; onChange: (valu
   const problem = field === "seed" ? t("playground.not_whole") : t("playground.not_between", { min, max });
   return (
     <TextInput
-      label={t(`playground.${field}`)}
+      label={t(`playground.setting_${field}`)}
       error={isWrong(field, value) ? problem : null}
       inputMode={whole ? "numeric" : "decimal"}
       placeholder={t("playground.default")}
