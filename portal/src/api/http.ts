@@ -17,13 +17,18 @@ export class ApiError extends Error {
     return this.away || this.status === 429;
   }
 
+  /** Whether the same question would be refused again, whenever it is asked. */
+  get lasting(): boolean {
+    return [400, 404, 422].includes(this.status);
+  }
+
   /** Whether the server is not there or not ready, as it says itself or what stands before it does. */
   get away(): boolean {
     return [0, 502, 503, 504].includes(this.status);
   }
 }
 
-export type Query = Record<string, string | number | boolean | null | undefined>;
+type Query = Record<string, string | number | boolean | null | undefined>;
 
 /** `/v1/...` with a query; entries that are null, undefined or empty are left out. */
 export function path(base: string, query: Query = {}): string {

@@ -1,7 +1,7 @@
 import { LANGUAGES, type Language, useWords } from "../i18n";
 import { Select } from "../ui";
+import { THEMES, type Theme, useTheme } from "../ui/theme";
 import styles from "./preferences.module.css";
-import { THEMES, type Theme, useTheme } from "./theme";
 
 /** The reader's language and light or dark. */
 export function Preferences() {

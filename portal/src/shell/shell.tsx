@@ -1,13 +1,13 @@
 // What is around every page: the way to the others, who is signed in, and whether the server answers.
 
-import { Component, type ReactNode, Suspense, useEffect, useState } from "react";
+import { Component, type ReactNode, Suspense, useEffect, useLayoutEffect, useRef, useState } from "react";
 import { Link, Route, Switch, useLocation } from "wouter";
+import { useSession, useSignOut } from "../api/session";
 import { type Translate, useText } from "../i18n";
 import { Button, Empty, ErrorNote, Icon, IconButton, Page, Waiting } from "../ui";
 import { ConnectionNote } from "./connection";
 import { PAGES } from "./pages";
 import { Preferences } from "./preferences";
-import { useSession, useSignOut } from "./session";
 import styles from "./shell.module.css";
 
 export function Shell() {
@@ -16,6 +16,7 @@ export function Shell() {
   const [open, setOpen] = useState(false);
   // biome-ignore lint/correctness/useExhaustiveDependencies: a new page closes the menu
   useEffect(() => setOpen(false), [where]);
+  useTopOfPage(where);
   return (
     <div className={styles.frame}>
       <a className={styles.skip} href="#content">
@@ -31,7 +32,14 @@ export function Shell() {
         />
         <Brand />
       </header>
-      <aside className={styles.side} data-open={open} id="menu">
+      <aside
+        className={styles.side}
+        data-open={open}
+        id="menu"
+        onKeyDown={(event) => {
+          if (event.key === "Escape") setOpen(false);
+        }}
+      >
         <Brand />
         <Navigation where={where} />
         <Account />
@@ -39,13 +47,36 @@ export function Shell() {
       <main className={styles.main} id="content" tabIndex={-1}>
         <ConnectionNote />
         <Mishap key={where} t={t}>
-          <Suspense fallback={<Waiting />}>
+          <Suspense
+            fallback={
+              <div className="page">
+                <Waiting />
+              </div>
+            }
+          >
             <Pages />
           </Suspense>
         </Mishap>
       </main>
     </div>
   );
+}
+
+/** A page begins at its top, but for one that the browser goes back to. */
+function useTopOfPage(where: string): void {
+  const isBack = useRef(true);
+  useEffect(() => {
+    const back = () => {
+      isBack.current = true;
+    };
+    window.addEventListener("popstate", back);
+    return () => window.removeEventListener("popstate", back);
+  }, []);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: for each new page
+  useLayoutEffect(() => {
+    if (!isBack.current) window.scrollTo(0, 0);
+    isBack.current = false;
+  }, [where]);
 }
 
 function Brand() {
@@ -77,16 +108,17 @@ function Navigation({ where }: { where: string }) {
 function Account() {
   const t = useText();
   const session = useSession();
-  const signOut = useSignOut();
+  const signingOut = useSignOut();
   return (
     <div className={styles.account}>
       <Preferences />
-      <div className="spread">
-        <span className="small quiet said">{t("common.signed_in_as", { name: session.data?.key_name ?? "" })}</span>
-        <Button kind="ghost" icon="out" onClick={signOut}>
-          {t("common.sign_out")}
-        </Button>
-      </div>
+      <span className={`small quiet ${styles.signedIn}`}>
+        {t("common.signed_in_as", { name: session.data?.key_name ?? "" })}
+      </span>
+      <Button kind="ghost" icon="out" busy={signingOut.isPending} onClick={() => signingOut.mutate()}>
+        {t("common.sign_out")}
+      </Button>
+      {signingOut.error && <ErrorNote error={signingOut.error} />}
     </div>
   );
 }

@@ -1,22 +1,18 @@
-import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useState } from "react";
+import { useForgotten, useSignIn } from "../api/session";
 import { useText } from "../i18n";
 import { Button, ErrorNote, Snippet, TextInput } from "../ui";
 import { Preferences } from "./preferences";
-import { signIn } from "./session";
 import styles from "./sign_in.module.css";
 
 export function SignIn({ refused }: { refused: unknown }) {
   const t = useText();
-  const client = useQueryClient();
   const [key, setKey] = useState("");
-  const entering = useMutation({
-    mutationFn: signIn,
-    onSuccess: (session) => client.setQueryData(["session"], session),
-  });
+  const entering = useSignIn();
+  useForgotten();
   const submit = (event: FormEvent) => {
     event.preventDefault();
-    if (key.trim()) entering.mutate(key.trim());
+    if (key.trim() && !entering.isPending) entering.mutate(key.trim());
   };
   const error = entering.error ?? refused;
   return (

@@ -4,8 +4,8 @@ import { useEffect, useMemo, useRef, useState } from "react";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { type Language, useWords } from "../i18n";
-import { useTheme } from "../shell/theme";
 import { Button } from "./button";
+import { useTheme } from "./theme";
 
 export interface Series {
   label: string;

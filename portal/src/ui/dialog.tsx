@@ -1,6 +1,7 @@
-import { type ReactNode, useEffect, useId, useRef } from "react";
+import { type ReactNode, useId, useLayoutEffect, useRef } from "react";
 import { useText } from "../i18n";
 import { Button } from "./button";
+import { ErrorNote } from "./told";
 
 interface DialogProps {
   title: string;
@@ -15,7 +16,8 @@ export function Dialog({ title, onClose, children, actions }: DialogProps) {
   const t = useText();
   const dialog = useRef<HTMLDialogElement>(null);
   const name = useId();
-  useEffect(() => {
+  // Closed while it is still in the page: only then does the browser give the focus back.
+  useLayoutEffect(() => {
     const opened = dialog.current;
     opened?.showModal();
     return () => opened?.close();
@@ -45,12 +47,14 @@ interface ConfirmProps {
   /** What the button says: the deed, such as "Delete 12 completions". */
   deed: string;
   busy?: boolean;
+  /** Why it could not be done. */
+  error?: unknown;
   danger?: boolean;
   onConfirm: () => void;
   onClose: () => void;
 }
 
-export function Confirm({ title, text, deed, busy = false, danger = true, onConfirm, onClose }: ConfirmProps) {
+export function Confirm({ title, text, deed, busy = false, error, danger = true, onConfirm, onClose }: ConfirmProps) {
   const t = useText();
   return (
     <Dialog
@@ -68,6 +72,7 @@ export function Confirm({ title, text, deed, busy = false, danger = true, onConf
       }
     >
       <div>{text}</div>
+      {error != null && <ErrorNote error={error} />}
     </Dialog>
   );
 }

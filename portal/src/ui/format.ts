@@ -9,6 +9,8 @@ export interface Format {
   number: (value: number) => string;
   /** Micro-USD as dollars, with as many digits as the amount needs. */
   money: (microusd: number | null | undefined) => string;
+  /** Dollars, the same way. */
+  usd: (dollars: number) => string;
   /** 0..1 as a percentage. */
   share: (value: number, digits?: number) => string;
   /** 1,234 ms, 12.3 s, 4 min. */
@@ -40,6 +42,7 @@ function formatOf(language: Language): Format {
   return {
     number: (value) => number.format(value),
     money: (microusd) => (microusd == null ? "–" : money(language, microusd / MICRO)),
+    usd: (dollars) => money(language, dollars),
     share: (value, digits = 1) =>
       new Intl.NumberFormat(language, { style: "percent", maximumFractionDigits: digits }).format(value),
     duration: (milliseconds) => {

@@ -1,6 +1,8 @@
 // What pages are built of.
+export { type AddressChanges, useAddress } from "./address";
 export { BudgetBar } from "./budget_bar";
 export { Button, ButtonLink, IconButton } from "./button";
+export { copy } from "./clipboard";
 export { type BarColor, DAY_SECONDS, DayBars, type Stack } from "./day_bars";
 export { Confirm, Dialog } from "./dialog";
 export { Check, Field, Select, TextArea, TextInput } from "./field";

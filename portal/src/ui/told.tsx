@@ -1,9 +1,10 @@
 // What a page says when it has nothing, not yet anything, or something went wrong; and code to paste.
 
-import { type ReactNode, useState } from "react";
+import { type MouseEvent, type ReactNode, useState } from "react";
 import { ApiError } from "../api/http";
 import { useText } from "../i18n";
 import { Button } from "./button";
+import { copy } from "./clipboard";
 
 export type Tone = "plain" | "good" | "warn" | "bad" | "teacher" | "student";
 
@@ -27,8 +28,9 @@ export function Note({ tone = "plain", children, action }: { tone?: Tone; childr
 /** What the server said was wrong, in its own words, and a button to try again where that may help. */
 export function ErrorNote({ error, onRetry }: { error: unknown; onRetry?: () => void }) {
   const t = useText();
+  const isLasting = error instanceof ApiError && error.lasting;
   return (
-    <Note tone="bad" action={onRetry && <Button onClick={onRetry}>{t("common.try_again")}</Button>}>
+    <Note tone="bad" action={onRetry && !isLasting && <Button onClick={onRetry}>{t("common.try_again")}</Button>}>
       <span className="said">{useErrorText()(error)}</span>
     </Note>
   );
@@ -81,13 +83,13 @@ export function Snippet({ code, label }: { code: string; label: string }) {
 export function CopyButton({ text, label }: { text: string; label?: string }) {
   const t = useText();
   const [copied, setCopied] = useState(false);
-  const copy = async () => {
-    await navigator.clipboard.writeText(text);
+  const take = async (event: MouseEvent<HTMLElement>) => {
+    await copy(text, event.currentTarget);
     setCopied(true);
     setTimeout(() => setCopied(false), 1500);
   };
   return (
-    <Button icon={copied ? "check" : "copy"} onClick={copy}>
+    <Button icon={copied ? "check" : "copy"} onClick={take}>
       {copied ? t("common.copied") : (label ?? t("common.copy"))}
     </Button>
   );

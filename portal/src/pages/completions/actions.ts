@@ -6,7 +6,7 @@ import { get, post } from "../../api/http";
 import type { BulkAction, CompletionRow, Filter, List } from "../../api/types";
 import { useText } from "../../i18n";
 import { useErrorText, useToast } from "../../ui";
-import { keyOf, matches } from "./filter";
+import { matches } from "./filter";
 
 const ACTIONS = "/v1/stillroom/bulk_actions";
 const KEY = ["bulk_actions"];
@@ -157,7 +157,8 @@ function leaving(begun: Begun[], shown: Filter): (row: CompletionRow) => boolean
 
 function takes({ target, at, rows }: Begun, row: CompletionRow, shown: Filter): boolean {
   if ("ids" in target) return rows.has(row.id);
-  if (keyOf(target.filter) === keyOf(shown) && rows.has(row.id)) return true;
+  const meant = matches(row, target.filter);
+  if (meant === false) return false;
   // What was stored in the same second may have come later, and stays. Only the server can search.
-  return row.created_at < at && (matches(row, target.filter) ?? target.filter.search === shown.search);
+  return rows.has(row.id) || (row.created_at < at && (meant ?? target.filter.search === shown.search));
 }

@@ -9,7 +9,8 @@ import type { CompletionRow, List } from "../../api/types";
 
 /** A call that takes longer than this to answer is found when the list is next read from its head. */
 export const OVERLAP_SECONDS = 120;
-const OVERLAP_ROWS = 50;
+/** Fewer than a page has: of a whole page, the older rows that are not loaded yet must not count as new ones. */
+const OVERLAP_ROWS = 40;
 
 export interface Page extends List<CompletionRow> {
   search_pending?: number;

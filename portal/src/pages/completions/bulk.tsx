@@ -17,6 +17,8 @@ interface BulkBarProps {
   target: Target;
   /** The ids of the rows that are loaded. */
   loaded: string[];
+  /** When the newest of them was stored, in seconds. */
+  newest: number;
   /** How many match the filter. */
   count: Count | undefined;
   deed: (deed: Deed) => void;
@@ -24,7 +26,7 @@ interface BulkBarProps {
   onDelete: () => Promise<void>;
 }
 
-export function BulkBar({ selection, target, loaded, count, deed, onTag, onDelete }: BulkBarProps) {
+export function BulkBar({ selection, target, loaded, newest, count, deed, onTag, onDelete }: BulkBarProps) {
   const t = useText();
   const [asking, setAsking] = useState<"tag" | "export" | null>(null);
   const deleting = useMutation({ mutationFn: onDelete });
@@ -34,7 +36,7 @@ export function BulkBar({ selection, target, loaded, count, deed, onTag, onDelet
       <span className={styles.barCount} role="status">
         {t("completions.selected", { size })}
       </span>
-      <SelectAll selection={selection} loaded={loaded} count={count} deed={deed} />
+      <SelectAll selection={selection} loaded={loaded} newest={newest} count={count} deed={deed} />
       <span className={styles.barDeeds}>
         <Button icon="tag" onClick={() => setAsking("tag")}>
           {t("completions.tag")}
@@ -58,13 +60,19 @@ export function BulkBar({ selection, target, loaded, count, deed, onTag, onDelet
 }
 
 /** From the rows that are loaded to everything that matches. */
-function SelectAll({ selection, loaded, count, deed }: Pick<BulkBarProps, "selection" | "loaded" | "count" | "deed">) {
+function SelectAll({
+  selection,
+  loaded,
+  newest,
+  count,
+  deed,
+}: Pick<BulkBarProps, "selection" | "loaded" | "newest" | "count" | "deed">) {
   const t = useText();
   const size = useSizeText(count ?? { count: 0, at_least: false });
   if (selection.kind === "all") return <span className="small">{t("completions.later_not_included")}</span>;
   if (!count || selection.ids.size < loaded.length || (count.count <= loaded.length && !count.at_least)) return null;
   return (
-    <Button kind="ghost" onClick={() => deed({ type: "all", count })}>
+    <Button kind="ghost" onClick={() => deed({ type: "all", count, before: newest + 1 })}>
       {t("completions.select_all", { size })}
     </Button>
   );

@@ -4,7 +4,7 @@ import { createColumnHelper, tableFeatures } from "@tanstack/react-table";
 import { createContext, useContext } from "react";
 import type { CompletionRow } from "../../api/types";
 import { type TextKey, useText } from "../../i18n";
-import { Badge, useFormat } from "../../ui";
+import { Badge, useFormat, When } from "../../ui";
 import styles from "./list.module.css";
 import { isSelected, type Selection } from "./selection";
 
@@ -90,7 +90,7 @@ function Choose({ row }: { row: CompletionRow }) {
         type="checkbox"
         tabIndex={-1}
         aria-label={t("completions.select_row", { question: row.question.slice(0, 60) || row.id })}
-        checked={isSelected(selection, row.id)}
+        checked={isSelected(selection, row)}
         onChange={(event) => toggle(row.id, (event.nativeEvent as MouseEvent).shiftKey === true)}
       />
     </label>
@@ -98,12 +98,7 @@ function Choose({ row }: { row: CompletionRow }) {
 }
 
 function Time({ row }: { row: CompletionRow }) {
-  const format = useFormat();
-  return (
-    <time dateTime={new Date(row.created_at * 1000).toISOString()} title={format.time(row.created_at)}>
-      {format.ago(row.created_at)}
-    </time>
-  );
+  return <When seconds={row.created_at} />;
 }
 
 function Model({ row }: { row: CompletionRow }) {
@@ -157,7 +152,7 @@ function Metadata({ row }: { row: CompletionRow }) {
           <bdi className={styles.pairKey}>{key}</bdi> <bdi>{value}</bdi>
         </button>
       ))}
-      {pairs.length > CHIPS && <span className="small quiet">{`+${pairs.length - CHIPS}`}</span>}
+      {pairs.length > CHIPS && <span className={styles.morePairs}>{`+${pairs.length - CHIPS}`}</span>}
     </span>
   );
 }

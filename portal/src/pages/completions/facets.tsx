@@ -22,7 +22,11 @@ interface FacetsProps {
 export function Facets({ facets, filter, stale, onChange }: FacetsProps) {
   const t = useText();
   const pairs = new Map(Object.entries(filter.metadata ?? {}));
-  const statuses = STATUSES.map((value) => facets?.statuses.find((one) => one.value === value) ?? { value, count: 0 });
+  // Which there are is known before how many of each.
+  const statuses = STATUSES.map((value) => {
+    const found = facets?.statuses.find((one) => one.value === value);
+    return { value, count: facets ? (found?.count ?? 0) : null };
+  });
   return (
     <div className={styles.facetList} data-stale={stale}>
       {(filter.model !== undefined || facets?.models.length !== 0) && (
@@ -78,9 +82,12 @@ function Group({ name, closed = false, children }: { name: string; closed?: bool
   );
 }
 
+/** `count`: null until it is known. */
+type Value = Omit<FacetValue, "count"> & { count: number | null };
+
 interface ValuesProps {
   name: string;
-  values: FacetValue[];
+  values: Value[];
   chosen: string | undefined;
   shown?: (value: string) => string;
   /** undefined: the chosen one was pressed again. */
@@ -105,7 +112,7 @@ function Values({ name, values, chosen, shown = (value) => value, onChoose }: Va
             onClick={() => onChoose(value === chosen ? undefined : value)}
           >
             <bdi className={styles.valueName}>{shown(value) || t("completions.empty_value")}</bdi>
-            <span className={styles.valueCount}>{format.number(count)}</span>
+            <span className={styles.valueCount}>{count !== null && format.number(count)}</span>
           </button>
         </li>
       ))}
@@ -160,7 +167,7 @@ function PairForm({ onAdd }: { onAdd: (key: string, value: string) => void }) {
 }
 
 /** The chosen value is always among the first, to be taken away, even where nothing has it. */
-function withChosen(values: FacetValue[], chosen: string | undefined): FacetValue[] {
+function withChosen(values: Value[], chosen: string | undefined): Value[] {
   const seen = values.slice(0, FIRST_VALUES).some((one) => one.value === chosen);
   if (chosen === undefined || seen) return values;
   const own = values.find((one) => one.value === chosen) ?? { value: chosen, count: 0 };

@@ -74,6 +74,11 @@ export function havingPair(filter: Filter, key: string, value: string | null): F
   return having(filter, "metadata", Object.keys(metadata).length ? metadata : undefined);
 }
 
+/** The filter for rows that were stored before a time alone. */
+export function upTo(filter: Filter, before: number): Filter {
+  return { ...filter, created_before: Math.min(before, filter.created_before ?? before) };
+}
+
 /** Whether a row matches, as far as a row alone can tell; null when only the search index knows. */
 export function matches(row: CompletionRow, filter: Filter): boolean | null {
   const holds =

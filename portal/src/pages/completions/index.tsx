@@ -12,7 +12,7 @@ import styles from "./completions.module.css";
 import { Distill } from "./distill";
 import { ExportDialog } from "./export";
 import { Facets } from "./facets";
-import { conditionsOf, filterOf, havingPair, isEmpty, keyOf, withFilter } from "./filter";
+import { conditionsOf, filterOf, havingPair, isEmpty, keyOf, upTo, withFilter } from "./filter";
 import { CompletionList } from "./list";
 import { DetailPanel } from "./panel";
 import { useCount, useFacets, useRows } from "./rows";
@@ -35,7 +35,10 @@ export default function CompletionsPage() {
   const actions = useActions(filter);
   const rows = useMemo(() => list.rows.filter((row) => !actions.isLeaving(row)), [list.rows, actions.isLeaving]);
   const order = useMemo(() => rows.map((row) => row.id), [rows]);
-  const target: Target = selection.kind === "all" ? { filter } : { ids: order.filter((id) => selection.ids.has(id)) };
+  const target: Target =
+    selection.kind === "all"
+      ? { filter: upTo(filter, selection.before) }
+      : { ids: order.filter((id) => selection.ids.has(id)) };
 
   const narrow = (next: Filter, replace = false) => {
     deed({ type: "clear" });
@@ -104,6 +107,7 @@ export default function CompletionsPage() {
                   selection={selection}
                   target={target}
                   loaded={order}
+                  newest={rows[0]?.created_at ?? 0}
                   count={left}
                   deed={deed}
                   onTag={(metadata) => actions.tag(target, metadata)}

@@ -12,13 +12,13 @@ import { onGridKey, onRowClick } from "./keys";
 import styles from "./list.module.css";
 import type { Rows } from "./rows";
 import { type Deed, isSelected, type Selection } from "./selection";
-import { useTick, useWidth } from "./watch";
+import { useWidth } from "./width";
 
 const ROW_PX = 57;
 const CARD_PX = 116;
 const HEAD_PX = 47;
 const CARDS_BELOW_PX = 720;
-const NEAR_END_ROWS = 30;
+const NEAR_END_ROWS = 20;
 const FEATURES = tableFeatures({});
 
 interface ListProps {
@@ -43,7 +43,6 @@ export function CompletionList(props: ListProps) {
   const cards = useWidth(scroller) < CARDS_BELOW_PX;
   const rowPx = cards ? CARD_PX : ROW_PX;
   const [active, setActive] = useState<string | null>(null);
-  useTick();
 
   const table = useTable({ features: FEATURES, columns: COLUMNS, data: rows, getRowId: (row) => row.id });
   const { rows: modelled } = table.getRowModel();
@@ -151,7 +150,7 @@ export function CompletionList(props: ListProps) {
                   key={item.key}
                   id={`row-${row.id}`}
                   aria-rowindex={item.index + 2}
-                  aria-selected={isSelected(selection, row.id)}
+                  aria-selected={isSelected(selection, row.original)}
                   className={styles.row}
                   data-active={row.id === active}
                   data-opened={row.id === opened}

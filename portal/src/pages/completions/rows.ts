@@ -7,12 +7,13 @@ import type { CompletionRow, Count, Facets, Filter } from "../../api/types";
 import { countNew, headOf, OVERLAP_SECONDS, type Page, type Pages, settledRow, withArrivals } from "./arrivals";
 import { asked, COMPLETIONS, keyOf } from "./filter";
 
-const PAGE_ROWS = 100;
+const PAGE_ROWS = 50;
 const LARGEST_PAGE = 200;
 /** Beyond so many rows the reader goes on from the last one's time. */
 const MOST_ROWS = 5000;
 const LOOK_MS = 1000;
 const COUNTED_AGAIN_MS = 5000;
+const NOTHING_NEW: Page = { data: [], has_more: false };
 
 export interface Rows {
   rows: CompletionRow[];
@@ -50,7 +51,8 @@ export function useRows(filter: Filter, hold: boolean): Rows {
   const { isFetching, fetchNextPage, hasNextPage } = pages;
   const rows = useMemo(() => pages.data?.pages.flatMap((page) => page.data) ?? [], [pages.data]);
   const settled = pages.isSuccess && !pages.isPlaceholderData;
-  const arrivals = useArrivals(filter, key, rows, settled, hold);
+  const listedPending = pages.data?.pages[0]?.search_pending;
+  const arrivals = useArrivals(filter, key, rows, settled, hold, listedPending);
   const full = rows.length >= MOST_ROWS && hasNextPage;
   const loadMore = useCallback(() => {
     if (!isFetching) fetchNextPage();
@@ -67,12 +69,19 @@ export function useRows(filter: Filter, hold: boolean): Rows {
     loadingMore: pages.isFetchingNextPage,
     held: arrivals.held,
     showHeld: arrivals.show,
-    searchPending: arrivals.searchPending ?? pages.data?.pages[0]?.search_pending ?? 0,
+    searchPending: arrivals.searchPending ?? 0,
   };
 }
 
 /** Looks for new rows while the page is seen, and puts them on top unless they are to be held. */
-function useArrivals(filter: Filter, key: string[], rows: CompletionRow[], ready: boolean, hold: boolean) {
+function useArrivals(
+  filter: Filter,
+  key: string[],
+  rows: CompletionRow[],
+  ready: boolean,
+  hold: boolean,
+  listedPending: number | undefined,
+) {
   const client = useQueryClient();
   const anchor = useAnchor(rows);
   const head = useMemo(() => headOf(rows), [rows]);
@@ -86,10 +95,12 @@ function useArrivals(filter: Filter, key: string[], rows: CompletionRow[], ready
     enabled: ready,
     refetchInterval: LOOK_MS,
     gcTime: 0,
-    staleTime: 0,
+    // The rows are read first: nothing can be new until the first interval is over.
+    initialData: { anchor, head, page: NOTHING_NEW },
+    staleTime: LOOK_MS,
   });
   // What was found before the list changed, by a deletion say, might bring back what is gone.
-  const found = ready && look.data?.head === head ? look.data : undefined;
+  const found = ready && look.data.head === head ? look.data : undefined;
   const fresh = useMemo(() => (found ? countNew(rows, found.page.data) : 0), [rows, found]);
   const show = useCallback(() => {
     if (found) client.setQueryData<Pages>(key, (pages) => pages && withArrivals(pages, found.page, found.anchor));
@@ -98,7 +109,7 @@ function useArrivals(filter: Filter, key: string[], rows: CompletionRow[], ready
     if (fresh && !hold) show();
   }, [fresh, hold, show]);
   useCountAgain(filter, ready ? head : null);
-  const searchPending = look.data?.page.search_pending;
+  const searchPending = look.data.page.search_pending ?? listedPending;
   useIndexed(filter, searchPending);
   return {
     held: { count: hold ? fresh : 0, atLeast: Boolean(found?.page.has_more) },
@@ -110,11 +121,14 @@ function useArrivals(filter: Filter, key: string[], rows: CompletionRow[], ready
 /** The row above which is looked: after a quiet while the newest itself. */
 function useAnchor(rows: CompletionRow[]): string | undefined {
   const newest = rows[0]?.id;
+  const storedAt = rows[0]?.created_at ?? 0;
   const [quietAt, setQuietAt] = useState<string>();
   useEffect(() => {
-    const timer = setTimeout(() => setQuietAt(newest), OVERLAP_SECONDS * 1000);
+    // Never longer than from now on: the server's clock may be ahead.
+    const left = Math.min(storedAt - Date.now() / 1000, 0) + OVERLAP_SECONDS;
+    const timer = setTimeout(() => setQuietAt(newest), Math.max(left, 0) * 1000);
     return () => clearTimeout(timer);
-  }, [newest]);
+  }, [newest, storedAt]);
   return newest !== undefined && quietAt === newest ? newest : settledRow(rows);
 }
 

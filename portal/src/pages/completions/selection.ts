@@ -1,6 +1,6 @@
 // Which rows are selected. Either rows by their ids, or everything that the filter matches.
 
-import type { Count } from "../../api/types";
+import type { CompletionRow, Count } from "../../api/types";
 
 export type Selection =
   | {
@@ -11,14 +11,19 @@ export type Selection =
       /** Where a range begins: the row that was last selected on its own. */
       anchor: string | null;
     }
-  | { kind: "all"; count: Count };
+  | {
+      kind: "all";
+      count: Count;
+      /** The time, in seconds, that all of them are before: rows that arrive later are not meant. */
+      before: number;
+    };
 
 export type Deed =
   | { type: "toggle"; id: string; order: string[] }
   /** From the anchor to this row; where there is no anchor, from `from`. */
   | { type: "extend"; to: string; from: string; order: string[] }
   | { type: "these"; ids: string[] }
-  | { type: "all"; count: Count }
+  | { type: "all"; count: Count; before: number }
   | { type: "gone"; ids: ReadonlySet<string> }
   | { type: "clear" };
 
@@ -37,7 +42,7 @@ export function select(selection: Selection, deed: Deed): Selection {
       return { kind: "ids", ids, before: ids, anchor: null };
     }
     case "all":
-      return { kind: "all", count: deed.count };
+      return { kind: "all", count: deed.count, before: deed.before };
     case "gone":
       return without(selection, deed.ids);
     case "clear":
@@ -45,8 +50,8 @@ export function select(selection: Selection, deed: Deed): Selection {
   }
 }
 
-export function isSelected(selection: Selection, id: string): boolean {
-  return selection.kind === "all" || selection.ids.has(id);
+export function isSelected(selection: Selection, row: Pick<CompletionRow, "id" | "created_at">): boolean {
+  return selection.kind === "all" ? row.created_at < selection.before : selection.ids.has(row.id);
 }
 
 export function isNothing(selection: Selection): boolean {

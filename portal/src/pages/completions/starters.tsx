@@ -1,7 +1,6 @@
 import { useQuery } from "@tanstack/react-query";
 import { useState } from "react";
-import { get } from "../../api/http";
-import type { List, Model } from "../../api/types";
+import { ALL_MODELS } from "../../api/shared";
 import { useText } from "../../i18n";
 import { Empty, Snippet, Tabs } from "../../ui";
 import { STARTERS, type Starter, starterOf } from "./snippets";
@@ -10,10 +9,7 @@ import { STARTERS, type Starter, starterOf } from "./snippets";
 export function FirstCall() {
   const t = useText();
   const [starter, setStarter] = useState<Starter>("python");
-  const models = useQuery({
-    queryKey: ["models"],
-    queryFn: ({ signal }) => get<List<Model>>("/v1/stillroom/models", signal),
-  });
+  const models = useQuery(ALL_MODELS);
   const model = models.data?.data.find((one) => one.can.chat && one.kind === "teacher")?.name;
   return (
     <Empty title={t("completions.none_yet")}>

@@ -26,7 +26,7 @@ export function Summary({ count, stale, list }: SummaryProps) {
 }
 
 /** "1,234 match" or "10,000+ match"; nothing until it is known. */
-export function useCountText(count: Count | undefined): string {
+function useCountText(count: Count | undefined): string {
   const t = useText();
   const format = useFormat();
   if (!count) return "";

@@ -4,27 +4,25 @@ import { Stat, useFormat } from "../../ui";
 import { HOURS_A_MONTH } from "./deploying";
 import styles from "./deployments.module.css";
 
-const MICRO = 1_000_000;
-
 /** What all deployments cost at this moment, would in a month, and did in the window: nothing may surprise. */
 export function Bill({ deployments, days }: { deployments: Deployment[]; days: number }) {
   const t = useText();
-  const { money } = useFormat();
+  const { money, usd } = useFormat();
   const students = deployments.filter((one) => one.base !== null);
   const loaded = students.filter((one) => one.loaded);
-  const hourly = hourlyMicrousd(loaded);
+  const hourly = hourlyUsd(loaded);
   const calls = sum(deployments, (one) => one.calls);
   return (
     <section className={`card ${styles.bill}`} aria-label={t("deployments.bill")}>
       <Stat
         label={t("deployments.now")}
-        value={money(hourly)}
+        value={usd(hourly)}
         more={t("deployments.loaded_count", { loaded: loaded.length, all: students.length })}
       />
       <Stat
         label={t("deployments.left_on")}
-        value={money(hourly * HOURS_A_MONTH)}
-        more={t("deployments.left_on_more", { price: money(hourlyMicrousd(students) * HOURS_A_MONTH) })}
+        value={usd(hourly * HOURS_A_MONTH)}
+        more={t("deployments.left_on_more", { price: usd(hourlyUsd(students) * HOURS_A_MONTH) })}
       />
       <Stat
         label={t("deployments.hosting_window", { count: days })}
@@ -41,8 +39,8 @@ export function Bill({ deployments, days }: { deployments: Deployment[]; days: n
 }
 
 /** Two deployments of one model share its place in memory, and pay for it once. */
-function hourlyMicrousd(students: Deployment[]): number {
-  const models = new Map(students.map((one) => [one.model, one.usd_per_hosting_hour * MICRO]));
+function hourlyUsd(students: Deployment[]): number {
+  const models = new Map(students.map((one) => [one.model, one.usd_per_hosting_hour]));
   return sum([...models.values()], (price) => price);
 }
 

@@ -2,7 +2,7 @@ import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { remove } from "../../api/http";
 import type { Deployment } from "../../api/types";
 import { useText } from "../../i18n";
-import { Confirm, ErrorNote, useToast } from "../../ui";
+import { Confirm, useToast } from "../../ui";
 import { addressOf } from "./deploying";
 
 /** Asks first: the model stays, but who calls the name gets an error from now on. */
@@ -25,13 +25,13 @@ export function DeleteDeployment({ deployment, onClose }: { deployment: Deployme
       title={t("deployments.delete_title", { name })}
       deed={t("deployments.delete_deed")}
       busy={deleting.isPending}
+      error={deleting.error}
       onConfirm={() => deleting.mutate()}
       onClose={onClose}
       text={
         <div className="stack">
           <p className="said">{t("deployments.delete_stays", { model })}</p>
           <p className="said">{t("deployments.delete_callers", { name })}</p>
-          {deleting.error && <ErrorNote error={deleting.error} />}
         </div>
       }
     />

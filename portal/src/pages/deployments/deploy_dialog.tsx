@@ -1,14 +1,12 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useEffect, useId, useState } from "react";
-import { get } from "../../api/http";
-import type { List, Model } from "../../api/types";
+import { ALL_MODELS } from "../../api/shared";
 import { useText } from "../../i18n";
 import { Button, ButtonLink, Dialog, ErrorNote, Note, TextInput, useFormat, Waiting } from "../../ui";
 import { CallSnippet } from "./call_snippet";
 import { type ArmDeployment, allDeployments, deploy, deploymentOf, HOURS_A_MONTH, suggestedName } from "./deploying";
 
 const LOOK_MS = 700;
-const MICRO = 1_000_000;
 
 /** Gives a model a name that answers, and stays until it does. */
 export default function DeployDialog({ model, onClose }: { model: string; onClose: () => void }) {
@@ -60,7 +58,7 @@ export default function DeployDialog({ model, onClose }: { model: string; onClos
           hint={t("deploy.name_hint")}
           error={problem && t(problem)}
           maxLength={64}
-          value={there.isPending ? "" : name}
+          value={typed ?? (there.isPending ? "" : name)}
           onChange={(event) => setTyped(event.target.value)}
           autoFocus
         />
@@ -84,15 +82,12 @@ function problemOf(name: string): "deploy.name_missing" | "deploy.name_slash" | 
 /** What it will cost to have it loaded, before it is. */
 function Hosting({ model }: { model: string }) {
   const t = useText();
-  const { money } = useFormat();
-  const models = useQuery({
-    queryKey: ["models"],
-    queryFn: ({ signal }) => get<List<Model>>("/v1/stillroom/models", signal),
-  });
+  const { usd } = useFormat();
+  const models = useQuery(ALL_MODELS);
   const hour = models.data?.data.find((one) => one.name === model)?.price.usd_per_hosting_hour;
   if (hour === undefined) return null;
   const text = hour
-    ? t("deploy.hosting", { hour: money(hour * MICRO), month: money(hour * HOURS_A_MONTH * MICRO) })
+    ? t("deploy.hosting", { hour: usd(hour), month: usd(hour * HOURS_A_MONTH) })
     : t("deploy.hosting_free");
   return <p className="small quiet">{text}</p>;
 }

@@ -1,7 +1,7 @@
 import { useQuery } from "@tanstack/react-query";
 import { useState } from "react";
-import { get } from "../../api/http";
-import type { List, Model } from "../../api/types";
+import { ALL_MODELS } from "../../api/shared";
+import type { Model } from "../../api/types";
 import { useText } from "../../i18n";
 import { Button, Dialog, ErrorNote, Field, Note, Waiting } from "../../ui";
 import DeployDialog from "./deploy_dialog";
@@ -18,10 +18,7 @@ export default function DeploySomething({ model, onClose }: { model: string | nu
 function ChooseModel({ onChoose, onClose }: { onChoose: (model: string) => void; onClose: () => void }) {
   const t = useText();
   const [picked, setPicked] = useState<string | null>(null);
-  const models = useQuery({
-    queryKey: ["models"],
-    queryFn: ({ signal }) => get<List<Model>>("/v1/stillroom/models", signal),
-  });
+  const models = useQuery(ALL_MODELS);
   const offered = KINDS.map((kind) => ({ kind, models: deployable(models.data?.data ?? [], kind) }));
   const first = offered.flatMap((group) => group.models)[0]?.name;
   const value = picked ?? first;

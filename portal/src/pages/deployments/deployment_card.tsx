@@ -2,16 +2,14 @@ import { type ReactNode, useEffect, useRef } from "react";
 import { Link } from "wouter";
 import type { Deployment } from "../../api/types";
 import { useText } from "../../i18n";
-import { Button, ButtonLink, Stat, useFormat } from "../../ui";
+import { Button, ButtonLink, Stat, useFormat, When } from "../../ui";
 import { hoursOf } from "./bill";
 import { CallSnippet } from "./call_snippet";
-import { DayBars } from "./day_bars";
+import { CallsPerDay } from "./calls_per_day";
 import { HOURS_A_MONTH } from "./deploying";
 import styles from "./deployments.module.css";
 import { FailedNote } from "./failed_note";
 import { LoadedBadge, StateBadge } from "./state_badge";
-
-const MICRO = 1_000_000;
 
 interface DeploymentCardProps {
   deployment: Deployment;
@@ -63,7 +61,11 @@ export function DeploymentCard({ deployment, window, isNamed, onDelete }: Deploy
       <div className={styles.figures}>
         <div className={styles.traffic}>
           <Traffic deployment={deployment} />
-          <DayBars days={deployment.calls_per_day} window={window} label={t("deployments.calls_per_day", { name })} />
+          <CallsPerDay
+            days={deployment.calls_per_day}
+            window={window}
+            label={t("deployments.calls_per_day", { name })}
+          />
         </div>
         <Quickness deployment={deployment} />
         <Costs deployment={deployment} />
@@ -76,16 +78,13 @@ export function DeploymentCard({ deployment, window, isNamed, onDelete }: Deploy
 /** What answers, where it came from, and since when. */
 function Origin({ deployment }: { deployment: Deployment }) {
   const t = useText();
-  const { ago, time } = useFormat();
   const { model, base, job, created_at } = deployment;
   return (
     <p className={styles.origin}>
       <span className="mono said">{model}</span>
       {base === null ? <span>{t("deployments.is_teacher")}</span> : <span>{t("deployments.of_base", { base })}</span>}
       {job && <Link href={`/jobs/${encodeURIComponent(job)}`}>{t("deployments.job")}</Link>}
-      <time dateTime={new Date(created_at * 1000).toISOString()} title={time(created_at)}>
-        {t("deployments.created", { ago: ago(created_at) })}
-      </time>
+      <When seconds={created_at} />
     </p>
   );
 }
@@ -114,11 +113,11 @@ function Quickness({ deployment }: { deployment: Deployment }) {
 
 function Costs({ deployment }: { deployment: Deployment }) {
   const t = useText();
-  const { money } = useFormat();
+  const { money, usd } = useFormat();
   const { price, usd_per_hosting_hour: hour, hosted_seconds, hosting_microusd } = deployment;
   const perMillion = t("deployments.per_million", {
-    input: money(price.input * MICRO),
-    output: money(price.output * MICRO),
+    input: usd(price.input),
+    output: usd(price.output),
   });
   return (
     <>
@@ -133,8 +132,8 @@ function Costs({ deployment }: { deployment: Deployment }) {
               <span>
                 {hour
                   ? t("deployments.hosting_more", {
-                      hour: money(hour * MICRO),
-                      month: money(hour * HOURS_A_MONTH * MICRO),
+                      hour: usd(hour),
+                      month: usd(hour * HOURS_A_MONTH),
                     })
                   : t("deployments.hosting_free")}
               </span>

@@ -1,10 +1,9 @@
 import { useQuery } from "@tanstack/react-query";
 import { useState } from "react";
-import { useSearchParams } from "wouter";
 import { get, path } from "../../api/http";
 import type { Deployment, List } from "../../api/types";
 import { useText } from "../../i18n";
-import { Button, ErrorNote, Page, Select, Waiting } from "../../ui";
+import { Button, DAY_SECONDS, ErrorNote, Page, Select, useAddress, Waiting } from "../../ui";
 import { Bill } from "./bill";
 import { DeleteDeployment } from "./delete_deployment";
 import DeploySomething from "./deploy_something";
@@ -18,23 +17,20 @@ interface Deployments extends List<Deployment> {
 
 const WINDOWS = ["1", "7", "30"] as const;
 type Days = (typeof WINDOWS)[number];
-const DAY = 86_400;
 const LOOK_MS = 10_000;
 const LOOK_CLOSELY_MS = 1000;
 
 /** The names that answer: whether they do, what for, how quickly, and what each costs. */
 export default function DeploymentsPage() {
   const t = useText();
-  const [search, setSearch] = useSearchParams();
-  const [deploying, setDeploying] = useState<string | true | null>(search.get("deploy"));
+  const { address, set } = useAddress();
+  const [deploying, setDeploying] = useState<string | true | null>(address.get("deploy"));
   const [leaving, setLeaving] = useState<Deployment | null>(null);
-  const days = WINDOWS.find((one) => one === search.get("days")) ?? "30";
+  const days = WINDOWS.find((one) => one === address.get("days")) ?? "30";
   const found = useDeployments(days);
-  const chooseWindow = (chosen: string) =>
-    setSearch((before) => ({ ...Object.fromEntries(before), days: chosen }), { replace: true });
   const closeDialog = () => {
     setDeploying(null);
-    setSearch((before) => withoutDeploy(before), { replace: true });
+    set({ deploy: null });
   };
   const all = newestFirst(found.data?.data ?? []);
 
@@ -49,7 +45,7 @@ export default function DeploymentsPage() {
             label={t("deployments.window")}
             value={days}
             choices={WINDOWS.map((value) => ({ value, label: t(`deployments.window_${value}`) }))}
-            onChange={(event) => chooseWindow(event.target.value)}
+            onChange={(event) => set({ days: event.target.value })}
           />
           <Button kind="primary" icon="plus" onClick={() => setDeploying(true)}>
             {t("deployments.deploy")}
@@ -69,7 +65,7 @@ export default function DeploymentsPage() {
                 <DeploymentCard
                   deployment={one}
                   window={found.data.window}
-                  isNamed={one.name === search.get("name")}
+                  isNamed={one.name === address.get("name")}
                   onDelete={() => setLeaving(one)}
                 />
               </li>
@@ -87,7 +83,7 @@ function useDeployments(days: Days) {
   return useQuery({
     queryKey: ["deployments", "window", days],
     queryFn: ({ signal }) => {
-      const since = Math.floor(Date.now() / 1000) - Number(days) * DAY;
+      const since = Math.floor(Date.now() / 1000) - Number(days) * DAY_SECONDS;
       return get<Deployments>(path("/v1/stillroom/deployments", { since }), signal);
     },
     placeholderData: (before) => before,
@@ -100,10 +96,4 @@ function useDeployments(days: Days) {
 
 function newestFirst(deployments: Deployment[]): Deployment[] {
   return [...deployments].sort((one, other) => other.created_at - one.created_at);
-}
-
-function withoutDeploy(search: URLSearchParams): URLSearchParams {
-  const rest = new URLSearchParams(search);
-  rest.delete("deploy");
-  return rest;
 }

@@ -2,21 +2,20 @@
 
 import { keepPreviousData, useQueries, useQuery } from "@tanstack/react-query";
 import { get, path, post } from "../../api/http";
+import { ALL_MODELS } from "../../api/shared";
 import type {
   CompletionDetail,
   CompletionRow,
   Count,
-  Facets,
   Filter,
   List,
-  Model,
   Quote,
   ResolvedHyperparameters,
   StoredFile,
 } from "../../api/types";
 import { asked, COMPLETIONS, keyOf } from "../completions/filter";
 import { type Choices, HYPERPARAMETERS, isHyperparameter, methodOf, type Source, selectionOf } from "./choices";
-import { type Example, firstExamples } from "./examples";
+import { type Example, firstExamples, storedExample } from "./examples";
 
 const SAMPLE = 3;
 const FOR_EVER = Number.POSITIVE_INFINITY;
@@ -38,7 +37,7 @@ export function useRows(source: Source): Rows {
   const filter = source.kind === "filter" ? source.filter : {};
   const [all, whole] = useQueries({
     queries: [filter, { ...filter, status: "completed" as const }].map((each: Filter) => ({
-      queryKey: ["count", keyOf(each)],
+      queryKey: ["completions", "count", keyOf(each)],
       queryFn: ({ signal }: { signal: AbortSignal }) => get<Count>(asked(`${COMPLETIONS}/count`, each), signal),
       enabled: source.kind === "filter",
     })),
@@ -95,13 +94,6 @@ export function useAuto(model: string | null, examples: number, given: Choices["
   });
 }
 
-export function useFacets() {
-  return useQuery({
-    queryKey: ["facets", ""],
-    queryFn: ({ signal }) => get<Facets>(`${COMPLETIONS}/facets`, signal),
-  });
-}
-
 /** Some of the rows, to see that they are the right ones. */
 export function useSample(source: Source) {
   return useQuery({
@@ -115,24 +107,18 @@ async function sampleOf(source: Source, signal: AbortSignal): Promise<Example[]>
   if (source.kind === "ids") {
     const ids = (source.ids ?? []).slice(0, SAMPLE);
     const whole = ids.map((id) => get<CompletionDetail>(`${COMPLETIONS}/${encodeURIComponent(id)}`, signal));
-    return (await Promise.all(whole)).map(exampleOf);
+    return (await Promise.all(whole)).map(storedExample);
   }
   const filter: Filter = { ...source.filter, status: "completed" };
-  return (await get<List<CompletionRow>>(asked(COMPLETIONS, filter, { limit: SAMPLE }), signal)).data.map(exampleOf);
+  return (await get<List<CompletionRow>>(asked(COMPLETIONS, filter, { limit: SAMPLE }), signal)).data.map(
+    storedExample,
+  );
 }
-
-const exampleOf = ({ id, question, answer, tool_calls: calls }: CompletionRow): Example => ({
-  id,
-  question,
-  answer,
-  calls,
-});
 
 /** The models that can be fine-tuned, bases first. */
 export function useStudents() {
   return useQuery({
-    queryKey: ["models"],
-    queryFn: ({ signal }) => get<List<Model>>("/v1/stillroom/models", signal),
+    ...ALL_MODELS,
     select: ({ data }) => [
       ...data.filter((model) => model.can.fine_tune && model.kind === "student_base"),
       ...data.filter((model) => model.can.fine_tune && model.kind === "fine_tuned"),

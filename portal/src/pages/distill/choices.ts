@@ -87,7 +87,7 @@ function rememberedIds(): string[] | null {
 }
 
 /** How many of the rows are trained on, and how many held back. */
-export interface Parts {
+interface Parts {
   training: number;
   validation: number;
 }

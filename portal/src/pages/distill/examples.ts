@@ -1,9 +1,9 @@
-// The first rows of a training file, read without fetching the rest of it.
+// Rows as the sample shows them: the first ones of a training file, and stored completions.
 
-import { ApiError } from "../../api/http";
-import type { ChatMessage } from "../../api/types";
+import { lastQuestion, messagesOf, wordsOf } from "../../api/messages";
+import type { ChatMessage, CompletionRow } from "../../api/types";
+import { beginningOf } from "../files/beginning";
 
-/** A row as the sample shows it. */
 export interface Example {
   id: string;
   question: string;
@@ -12,12 +12,12 @@ export interface Example {
 }
 
 const LONGEST = 200;
+/** Rows may be long; the first few should be among these. */
 const ENOUGH_BYTES = 400_000;
 
 export async function firstExamples(file: string, count: number, signal: AbortSignal): Promise<Example[]> {
-  const text = await beginningOf(`/v1/files/${encodeURIComponent(file)}/content`, count, signal);
-  return text
-    .split("\n")
+  const { lines } = await beginningOf(file, signal, ENOUGH_BYTES);
+  return lines
     .filter((line) => line.trim())
     .slice(0, count)
     .flatMap((line, index) => {
@@ -26,43 +26,21 @@ export async function firstExamples(file: string, count: number, signal: AbortSi
     });
 }
 
-async function beginningOf(where: string, lines: number, signal: AbortSignal): Promise<string> {
-  const answer = await fetch(where, { credentials: "same-origin", signal });
-  if (!answer.ok || !answer.body) throw new ApiError(answer.statusText, answer.status);
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  let text = "";
-  while (text.length < ENOUGH_BYTES && text.split("\n").length <= lines) {
-    const { done, value } = await reader.read();
-    if (done) return text;
-    text += value;
-  }
-  await reader.cancel();
-  return text;
-}
-
-/** The messages of a line; null for one that is no chat example, or was cut off. */
-function messagesOf(line: string): ChatMessage[] | null {
-  try {
-    const { messages } = JSON.parse(line) as { messages?: ChatMessage[] };
-    return Array.isArray(messages) ? messages : null;
-  } catch {
-    return null;
-  }
-}
+export const storedExample = ({ id, question, answer, tool_calls: calls }: CompletionRow): Example => ({
+  id,
+  question,
+  answer,
+  calls,
+});
 
 function exampleOf(messages: ChatMessage[], id: string): Example {
   const answer = messages.findLast((message) => message.role === "assistant");
-  const question = messages.findLast((message) => message.role === "user");
   return {
     id,
-    question: textOf(question),
-    answer: textOf(answer),
+    question: shortened(wordsOf(lastQuestion(messages))),
+    answer: shortened(wordsOf(answer)),
     calls: (answer?.tool_calls ?? []).map((call) => call.function?.name ?? ""),
   };
 }
 
-function textOf(message: ChatMessage | undefined): string {
-  const { content } = message ?? {};
-  const text = typeof content === "string" ? content : (content ?? []).map((part) => part.text ?? "").join(" ");
-  return text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text;
-}
+const shortened = (text: string): string => (text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text);

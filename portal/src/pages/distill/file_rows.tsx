@@ -2,13 +2,13 @@
 
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useRef } from "react";
-import { upload } from "../../api/http";
+import { store } from "../../api/files";
 import type { StoredFile } from "../../api/types";
 import { useText } from "../../i18n";
 import { Button, ErrorNote, Select, useFormat, Waiting } from "../../ui";
 import { useTrainingFiles } from "./asking";
 import styles from "./distill.module.css";
-import type { StepProps } from "./index";
+import type { StepProps } from "./step";
 
 export function FileRows({ file, set }: { file: string } & Pick<StepProps, "set">) {
   const t = useText();
@@ -48,12 +48,7 @@ function Upload({ onDone }: { onDone: (file: StoredFile) => void }) {
   const client = useQueryClient();
   const input = useRef<HTMLInputElement>(null);
   const sending = useMutation({
-    mutationFn: (file: File) => {
-      const form = new FormData();
-      form.append("purpose", "fine-tune");
-      form.append("file", file);
-      return upload<StoredFile>("/v1/files", form);
-    },
+    mutationFn: (file: File) => store(file, "fine-tune"),
     onSuccess: (file) => {
       client.invalidateQueries({ queryKey: ["files"] });
       onDone(file);

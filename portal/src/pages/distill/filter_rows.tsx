@@ -1,12 +1,13 @@
 // Stored completions by their teacher and metadata; the other conditions came from the Completions page.
 
+import { useQuery } from "@tanstack/react-query";
+import { ALL_FACETS } from "../../api/shared";
 import type { Facets, Filter } from "../../api/types";
 import { useText } from "../../i18n";
 import { ButtonLink, ErrorNote, IconButton, Select, useFormat, Waiting } from "../../ui";
 import { pairsOf } from "../completions/filter";
-import { useFacets } from "./asking";
 import styles from "./distill.module.css";
-import type { StepProps } from "./index";
+import type { StepProps } from "./step";
 
 /** So many keys are offered at once; the others unfold. */
 const KEYS = 6;
@@ -15,7 +16,7 @@ type Facet = Facets["metadata"][number];
 
 export function FilterRows({ filter, set }: { filter: Filter } & Pick<StepProps, "set">) {
   const t = useText();
-  const facets = useFacets();
+  const facets = useQuery(ALL_FACETS);
   const query = new URLSearchParams(pairsOf(filter)).toString();
   const keys = keysOf(facets.data, filter);
   const first = keys.filter((facet, index) => index < KEYS || filter.metadata?.[facet.key] !== undefined);

@@ -14,7 +14,7 @@ import {
   LIMITS,
 } from "./choices";
 import styles from "./distill.module.css";
-import type { StepProps } from "./index";
+import type { StepProps } from "./step";
 
 const UNTOUCHED = { n_epochs: "", batch_size: "", learning_rate_multiplier: "" };
 

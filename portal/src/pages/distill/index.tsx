@@ -1,35 +1,22 @@
 // From stored completions to a job, in five steps: rows, split, student, hyperparameters, quote.
 
 import { type ReactNode, useEffect, useRef } from "react";
-import { useSearchParams } from "wouter";
 import { useText } from "../../i18n";
-import { Button, Note, Page, Waiting } from "../../ui";
-import { type Rows, useRows, useStudents } from "./asking";
-import { type Choices, choicesOf, partsOf, STEPS, type Step, shareOf, stepOf } from "./choices";
+import { Button, Note, Page, useAddress, Waiting } from "../../ui";
+import { useRows, useStudents } from "./asking";
+import { choicesOf, partsOf, STEPS, type Step, shareOf, stepOf } from "./choices";
 import styles from "./distill.module.css";
 import { HyperparametersStep } from "./hyperparameters_step";
 import { firstProblem, type Told } from "./problems";
 import { QuoteStep } from "./quote_step";
 import { RowsStep } from "./rows_step";
 import { SplitStep } from "./split_step";
+import type { StepProps } from "./step";
 import { StudentStep } from "./student_step";
-
-/** What each step is given. */
-export interface StepProps {
-  choices: Choices;
-  rows: Rows;
-  /** The chosen student, or the one proposed. */
-  student: string | null;
-  /** How many rows are trained on and held back. */
-  training: number;
-  validation: number;
-  /** Writes into the address; null takes a name out. */
-  set: (changes: Record<string, string | null>) => void;
-}
 
 export default function DistillPage() {
   const t = useText();
-  const { address, set, go } = useAddress();
+  const { address, set, go } = useSteps();
   const step = stepOf(address);
   const given = useGiven(address, set);
   const problem = firstProblem(given, step);
@@ -135,30 +122,14 @@ function useFocusOnChange(step: Step) {
   return heading;
 }
 
-function useAddress() {
-  const [address, setAddress] = useSearchParams();
-  const change = (changes: Record<string, string | null>, replace: boolean) =>
-    setAddress(
-      (now) => {
-        const next = new URLSearchParams(now);
-        for (const [name, value] of Object.entries(changes)) {
-          if (value === null) next.delete(name);
-          else next.set(name, value);
-        }
-        return next;
-      },
-      { replace },
-    );
-  return {
-    address,
-    set: (changes: Record<string, string | null>) => change(changes, true),
-    // A step is a place in the history: the browser's own button goes back as well.
-    go: (step: Step) => {
-      change({ step }, false);
-      document.getElementById("content")?.scrollTo?.(0, 0);
-      window.scrollTo(0, 0);
-    },
+function useSteps() {
+  const { address, set } = useAddress();
+  // A step is a place in the history: the browser's own button goes back as well.
+  const go = (step: Step) => {
+    set({ step }, { asPlace: true });
+    window.scrollTo(0, 0);
   };
+  return { address, set, go };
 }
 
 function useGiven(address: URLSearchParams, set: StepProps["set"]): StepProps {

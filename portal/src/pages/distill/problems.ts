@@ -3,7 +3,7 @@
 import { ApiError } from "../../api/http";
 import type { TextKey, Values } from "../../i18n";
 import { HYPERPARAMETERS, isHyperparameter, isSeed, isSuffix, LIMITS, MINIMUM, STEPS, type Step } from "./choices";
-import type { StepProps } from "./index";
+import type { StepProps } from "./step";
 
 /** A text and what is filled in. */
 export interface Told {
@@ -11,7 +11,7 @@ export interface Told {
   values?: Values;
 }
 
-export interface Problem {
+interface Problem {
   step: Step;
   told: Told;
 }

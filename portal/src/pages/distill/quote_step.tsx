@@ -8,10 +8,9 @@ import { Button, ErrorNote, Note, Stat, useFormat, Waiting } from "../../ui";
 import { useQuote } from "./asking";
 import { Earning } from "./break_even";
 import styles from "./distill.module.css";
-import type { StepProps } from "./index";
 import { useStart } from "./starting";
+import type { StepProps } from "./step";
 
-const MICRO = 1_000_000;
 const MINUTE_MS = 60_000;
 
 export function QuoteStep(given: StepProps) {
@@ -51,7 +50,7 @@ export function QuoteStep(given: StepProps) {
 
 function Figures({ quote }: { quote: Quote }) {
   const t = useText();
-  const { number, money, duration } = useFormat();
+  const { number, money, usd, duration } = useFormat();
   const { low, expected, high } = quote.minutes;
   const minutes = (value: number) => duration(value * MINUTE_MS);
   return (
@@ -76,11 +75,7 @@ function Figures({ quote }: { quote: Quote }) {
             multiplier: quote.learning_rate_multiplier,
           })}
         />
-        <Stat
-          label={t("distill.hosting")}
-          value={money(quote.hosting_usd_per_month * MICRO)}
-          more={t("distill.hosting_more")}
-        />
+        <Stat label={t("distill.hosting")} value={usd(quote.hosting_usd_per_month)} more={t("distill.hosting_more")} />
         <Stat
           label={t("distill.rows_trained")}
           value={number(quote.examples)}

@@ -1,6 +1,5 @@
 // Which rows: stored completions by filter, some chosen one by one, or a training file.
 
-import { ApiError } from "../../api/http";
 import { useText } from "../../i18n";
 import { ButtonLink, ErrorNote, Note, Tabs, Waiting } from "../../ui";
 import { conditionsOf, pairsOf } from "../completions/filter";
@@ -10,7 +9,7 @@ import { CountLine } from "./count_line";
 import styles from "./distill.module.css";
 import { FileRows } from "./file_rows";
 import { FilterRows } from "./filter_rows";
-import type { StepProps } from "./index";
+import type { StepProps } from "./step";
 
 export function RowsStep(given: StepProps) {
   const t = useText();
@@ -35,7 +34,7 @@ export function RowsStep(given: StepProps) {
         {source.kind === "filter" && <FilterRows filter={source.filter} set={set} />}
         {source.kind === "ids" && <ChosenRows ids={source.ids} set={set} />}
       </Tabs>
-      {rows.error != null && <Uncounted error={rows.error} retry={rows.retry} />}
+      {rows.error != null && <ErrorNote error={rows.error} onRetry={rows.retry} />}
       {hasRows(given) && (
         <>
           <CountLine rows={rows} kind={source.kind} />
@@ -45,12 +44,6 @@ export function RowsStep(given: StepProps) {
       )}
     </div>
   );
-}
-
-/** Asking again helps against a lost connection, not against what is wrong with the rows. */
-function Uncounted({ error, retry }: { error: unknown; retry: () => void }) {
-  const isRefused = error instanceof ApiError && error.status >= 400 && error.status < 500;
-  return isRefused ? <ErrorNote error={error} /> : <ErrorNote error={error} onRetry={retry} />;
 }
 
 function hasRows({ choices: { source }, rows }: StepProps): boolean {

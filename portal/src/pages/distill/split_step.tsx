@@ -6,7 +6,7 @@ import { useTrainingFiles } from "./asking";
 import { LARGEST_SEED, LARGEST_SHARE, MINIMUM, shareOf } from "./choices";
 import styles from "./distill.module.css";
 import { useFileChoices } from "./file_rows";
-import type { StepProps } from "./index";
+import type { StepProps } from "./step";
 
 export function SplitStep(given: StepProps) {
   const t = useText();

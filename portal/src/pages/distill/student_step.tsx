@@ -6,10 +6,9 @@ import { Badge, ErrorNote, Note, TextInput, useFormat, Waiting } from "../../ui"
 import { useStudents } from "./asking";
 import { isSuffix } from "./choices";
 import styles from "./distill.module.css";
-import type { StepProps } from "./index";
+import type { StepProps } from "./step";
 
 const SCRATCH = "scratch-small";
-const MICRO = 1_000_000;
 
 export function StudentStep({ choices, student, set }: StepProps) {
   const t = useText();
@@ -47,9 +46,8 @@ export function StudentStep({ choices, student, set }: StepProps) {
 
 function Student({ model, chosen, onChoose }: { model: Model; chosen: boolean; onChoose: () => void }) {
   const t = useText();
-  const { money } = useFormat();
+  const { usd } = useFormat();
   const { price } = model;
-  const usd = (value: number) => money(value * MICRO);
   return (
     <label className={styles.student} data-chosen={chosen}>
       <input type="radio" name="student" checked={chosen} onChange={onChoose} />

@@ -4,7 +4,7 @@ import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
 import { get, path } from "../../api/http";
 import type { EvalDefinition, EvalRun, List, OutputItem, Report } from "../../api/types";
 
-export const EVALS = "/v1/evals";
+const EVALS = "/v1/evals";
 export const PAGE = 20;
 const MOST_RUNS = 100;
 const QUICK_MS = 1500;

@@ -2,11 +2,23 @@
 
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useId, useState } from "react";
-import { useLocation, useSearchParams } from "wouter";
-import { get, post } from "../../api/http";
-import type { List, Model } from "../../api/types";
+import { useLocation } from "wouter";
+import { post } from "../../api/http";
+import { ALL_MODELS } from "../../api/shared";
+import type { Model } from "../../api/types";
 import { useText } from "../../i18n";
-import { Button, ButtonLink, Check, Dialog, ErrorNote, Select, TextInput, useToast, Waiting } from "../../ui";
+import {
+  Button,
+  ButtonLink,
+  Check,
+  Dialog,
+  ErrorNote,
+  Select,
+  TextInput,
+  useAddress,
+  useToast,
+  Waiting,
+} from "../../ui";
 import {
   COMPARISONS,
   type Comparison,
@@ -22,10 +34,7 @@ import { QuestionChoice } from "./question_choice";
 
 export function CompareDialog({ onClose }: { onClose: () => void }) {
   const t = useText();
-  const models = useQuery({
-    queryKey: ["models"],
-    queryFn: ({ signal }) => get<List<Model>>("/v1/stillroom/models", signal),
-  });
+  const models = useQuery(ALL_MODELS);
   const found = candidates(models.data?.data ?? []);
   if (found.length > 0) return <Order models={found} onClose={onClose} />;
   return (
@@ -56,7 +65,7 @@ function Order({ models, onClose }: { models: Model[]; onClose: () => void }) {
   const isComplete = chosen.length > 0 && Number(comparison.limit) >= 1;
   const submit = (event: FormEvent) => {
     event.preventDefault();
-    if (isComplete) starting.mutate(orderOf(comparison, chosen));
+    if (isComplete && !starting.isPending) starting.mutate(orderOf(comparison, chosen));
   };
   return (
     <Dialog
@@ -73,7 +82,6 @@ function Order({ models, onClose }: { models: Model[]; onClose: () => void }) {
     >
       <form id={form} className="stack" onSubmit={submit}>
         <p className="quiet">{t("evals.compare_text")}</p>
-        {starting.error && <ErrorNote error={starting.error} />}
         <ModelChoice models={models} chosen={comparison.chosen} onChoose={(names) => set({ chosen: names })} />
         <QuestionChoice comparison={comparison} hasJob={jobsOf(chosen).length > 0} onChange={set} />
         <Check
@@ -112,6 +120,7 @@ function Order({ models, onClose }: { models: Model[]; onClose: () => void }) {
           value={comparison.name}
           onChange={(event) => set({ name: event.target.value })}
         />
+        {starting.error && <ErrorNote error={starting.error} />}
       </form>
     </Dialog>
   );
@@ -119,8 +128,8 @@ function Order({ models, onClose }: { models: Model[]; onClose: () => void }) {
 
 /** What the address asks for (`?compare=new&model=NAME`, several), else the newest fine-tuned model. */
 function useFirstOrder(models: Model[]): Comparison {
-  const [params] = useSearchParams();
-  const asked = params.getAll("model").filter((name) => models.some((model) => model.name === name));
+  const { address } = useAddress();
+  const asked = address.getAll("model").filter((name) => models.some((model) => model.name === name));
   const newest = models.find((model) => model.kind === "fine_tuned");
   return {
     chosen: asked.length > 0 ? asked : newest ? [newest.name] : [],

@@ -3,7 +3,7 @@ import { useLocation } from "wouter";
 import { remove } from "../../api/http";
 import type { EvalDefinition, EvalRun } from "../../api/types";
 import { useText } from "../../i18n";
-import { Confirm, ErrorNote, useToast } from "../../ui";
+import { Confirm, useToast } from "../../ui";
 import { evalPath, runPath } from "./asking";
 
 export function DeleteEval({ definition, onClose }: { definition: EvalDefinition; onClose: () => void }) {
@@ -24,14 +24,10 @@ export function DeleteEval({ definition, onClose }: { definition: EvalDefinition
       title={t("evals.delete_title", { name: definition.name })}
       deed={t("evals.delete_deed")}
       busy={deleting.isPending}
+      error={deleting.error}
       onConfirm={() => deleting.mutate()}
       onClose={onClose}
-      text={
-        <div className="stack">
-          {deleting.error && <ErrorNote error={deleting.error} />}
-          <p>{t("evals.delete_text")}</p>
-        </div>
-      }
+      text={<p>{t("evals.delete_text")}</p>}
     />
   );
 }
@@ -56,14 +52,10 @@ export function DeleteRun({ run, onDeleted, onClose }: { run: EvalRun; onDeleted
       title={t("evals.run_delete_title", { name: run.name })}
       deed={t("evals.run_delete_deed")}
       busy={deleting.isPending}
+      error={deleting.error}
       onConfirm={() => deleting.mutate()}
       onClose={onClose}
-      text={
-        <div className="stack">
-          {deleting.error && <ErrorNote error={deleting.error} />}
-          <p>{t("evals.run_delete_text")}</p>
-        </div>
-      }
+      text={<p>{t("evals.run_delete_text")}</p>}
     />
   );
 }

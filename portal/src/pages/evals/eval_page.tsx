@@ -1,14 +1,12 @@
 // One eval: teacher beside student, its runs, and what answers are graded by.
 
 import { useState } from "react";
-import { Link } from "wouter";
 import type { EvalDefinition, EvalRun } from "../../api/types";
 import { useText } from "../../i18n";
 import { Button, ErrorNote, Icon, Page, Waiting } from "../../ui";
 import { isGoing, reportPath, useEval, useReport, useRuns } from "./asking";
 import { Definition } from "./definition";
 import { DeleteEval } from "./deletions";
-import styles from "./evals.module.css";
 import { ReportView } from "./report_view";
 import { RunsTable } from "./runs_table";
 
@@ -21,13 +19,15 @@ export function EvalPage({ id }: { id: string }) {
   return (
     <Page
       title={definition.data?.name || t("evals.eval")}
-      text={<Back />}
+      back={{ to: "/evals", name: t("evals.all") }}
       actions={
         <>
           {runs.data && runs.data.data.length > 0 && <Downloads id={id} />}
-          <Button icon="trash" onClick={() => setDeleting(true)} disabled={!definition.data}>
-            {t("common.delete")}
-          </Button>
+          {definition.data && (
+            <Button kind="danger" icon="trash" onClick={() => setDeleting(true)}>
+              {t("common.delete")}
+            </Button>
+          )}
         </>
       }
     >
@@ -66,16 +66,6 @@ function Reported({ id, runs }: { id: string; runs: EvalRun[] }) {
       {shown < runs.length && <p className="small quiet">{t("evals.newest_runs", { shown, count: runs.length })}</p>}
       <ReportView report={report.data} />
     </>
-  );
-}
-
-function Back() {
-  const t = useText();
-  return (
-    <Link href="/evals" className={styles.back}>
-      <Icon name="back" />
-      {t("evals.all")}
-    </Link>
   );
 }
 

@@ -1,13 +1,13 @@
 import { useQuery } from "@tanstack/react-query";
 import { get } from "../../api/http";
+import { said } from "../../api/messages";
 import type { EvalRun, GraderResult, OutputItem } from "../../api/types";
 import { useText } from "../../i18n";
 import { Badge, ErrorNote, Note, Panel, Snippet, useFormat, Waiting } from "../../ui";
 import { runPath } from "./asking";
-
 import styles from "./evals.module.css";
 import { ItemState } from "./item_state";
-import { question, said } from "./said";
+import { questionOf } from "./question_of";
 import { Text } from "./text";
 
 interface ItemPanelProps {
@@ -40,7 +40,7 @@ export function ItemPanel({ run, id, known, onClose }: ItemPanelProps) {
 
 function Shown({ item, run }: { item: OutputItem; run: EvalRun }) {
   const t = useText();
-  const asked = question(item.datasource_item.input);
+  const asked = questionOf(item);
   const { output_text: stored } = item.datasource_item;
   return (
     <>

@@ -1,33 +1,23 @@
-import { useSearchParams } from "wouter";
+import { said } from "../../api/messages";
 import type { EvalRun, OutputItem } from "../../api/types";
 import { useText } from "../../i18n";
-import { Button, type Column, ErrorNote, Select, Table, useFormat, Waiting } from "../../ui";
+import { Button, type Column, ErrorNote, Select, Table, useAddress, useFormat, Waiting } from "../../ui";
 import { isGoing, useItems } from "./asking";
 import styles from "./evals.module.css";
 import { ItemPanel } from "./item_panel";
 import { ItemState } from "./item_state";
-import { question, said } from "./said";
+import { questionOf } from "./question_of";
 
 const STATUSES = ["pass", "fail", "error"] as const;
 
 /** What a run found, item by item; which ones and the opened one are in the address. */
 export function Items({ run }: { run: EvalRun }) {
   const t = useText();
-  const [params, setParams] = useSearchParams();
-  const status = STATUSES.find((one) => one === params.get("status")) ?? null;
+  const { address, set } = useAddress();
+  const status = STATUSES.find((one) => one === address.get("status")) ?? null;
   const items = useItems(run.eval_id, run.id, status, isGoing(run));
   const found = items.data?.pages.flatMap((page) => page.data) ?? [];
-  const opened = params.get("item");
-  const set = (name: string, value: string | null) =>
-    setParams(
-      (before) => {
-        const after = new URLSearchParams(before);
-        if (value) after.set(name, value);
-        else after.delete(name);
-        return after;
-      },
-      { replace: true },
-    );
+  const opened = address.get("item");
   return (
     <section className="stack">
       <div className="spread">
@@ -40,13 +30,13 @@ export function Items({ run }: { run: EvalRun }) {
             { value: "", label: t("evals.item_all") },
             ...STATUSES.map((value) => ({ value, label: t(`evals.item_${value}`) })),
           ]}
-          onChange={(event) => set("status", event.target.value)}
+          onChange={(event) => set({ status: event.target.value || null })}
         />
       </div>
       {items.error && !items.data && <ErrorNote error={items.error} onRetry={() => items.refetch()} />}
       {items.isPending && <Waiting />}
       {items.data && found.length === 0 && <p className="quiet">{t("evals.no_items")}</p>}
-      {found.length > 0 && <ItemTable items={found} onOpen={(id) => set("item", id)} />}
+      {found.length > 0 && <ItemTable items={found} onOpen={(id) => set({ item: id })} />}
       {items.hasNextPage && (
         <div>
           <Button onClick={() => items.fetchNextPage()} busy={items.isFetchingNextPage}>
@@ -59,7 +49,7 @@ export function Items({ run }: { run: EvalRun }) {
           run={run}
           id={opened}
           known={found.find((item) => item.id === opened)}
-          onClose={() => set("item", null)}
+          onClose={() => set({ item: null })}
         />
       )}
     </section>
@@ -77,7 +67,7 @@ function ItemTable({ items, onOpen }: { items: OutputItem[]; onOpen: (id: string
       cell: (item) => (
         <button type="button" className={styles.open} onClick={() => onOpen(item.id)}>
           <span className="unseen">{t("evals.item_open", { number: item.datasource_item_id + 1 })}</span>
-          <span className={`${styles.clip} said`}>{question(item.datasource_item.input) || item.id}</span>
+          <span className={`${styles.clip} said`}>{questionOf(item) || item.id}</span>
         </button>
       ),
     },

@@ -1,7 +1,7 @@
-import { Link, useSearchParams } from "wouter";
+import { Link } from "wouter";
 import type { EvalDefinition } from "../../api/types";
 import { useText } from "../../i18n";
-import { Button, type Column, ErrorNote, Page, Progress, Table, useFormat, Waiting, When } from "../../ui";
+import { Button, type Column, ErrorNote, Page, Progress, Table, useAddress, useFormat, Waiting, When } from "../../ui";
 import { isGoing, useEvals, useRuns } from "./asking";
 import { CompareDialog } from "./compare_dialog";
 import { NoEvals } from "./no_evals";
@@ -12,10 +12,10 @@ import { Source } from "./source";
 /** Every eval, newest first, with how many runs it has and how the newest came out. */
 export function EvalList() {
   const t = useText();
-  const [params, setParams] = useSearchParams();
+  const { address, set } = useAddress();
   const evals = useEvals();
   const found = evals.data?.pages.flatMap((page) => page.data) ?? [];
-  const open = () => setParams((before) => ({ ...Object.fromEntries(before), compare: "new" }));
+  const open = () => set({ compare: "new" }, { asPlace: true });
   return (
     <Page
       title={t("evals.title")}
@@ -37,7 +37,7 @@ export function EvalList() {
           </Button>
         </div>
       )}
-      {params.has("compare") && <CompareDialog onClose={() => setParams({}, { replace: true })} />}
+      {address.has("compare") && <CompareDialog onClose={() => set({ compare: null, model: null })} />}
     </Page>
   );
 }

@@ -4,7 +4,7 @@ import type { Report, ReportSide } from "../../api/types";
 import { type Translate, useText } from "../../i18n";
 import type { Tone } from "../../ui";
 
-export interface ReportNote {
+interface ReportNote {
   text: string;
   tone: Tone;
 }

@@ -1,7 +1,6 @@
 import { useQuery } from "@tanstack/react-query";
 import { useId } from "react";
-import { get } from "../../api/http";
-import type { Facets } from "../../api/types";
+import { ALL_FACETS } from "../../api/shared";
 import { useText } from "../../i18n";
 import { Button, ErrorNote, IconButton, Select } from "../../ui";
 import type { Comparison, Questions } from "./comparison";
@@ -47,10 +46,7 @@ export function QuestionChoice({ comparison, hasJob, onChange }: QuestionChoiceP
 function FilterChoice({ comparison, onChange }: Omit<QuestionChoiceProps, "hasJob">) {
   const t = useText();
   const { model, pairs } = comparison;
-  const facets = useQuery({
-    queryKey: ["completions", "facets", "comparison"],
-    queryFn: ({ signal }) => get<Facets>("/v1/stillroom/completions/facets", signal),
-  });
+  const facets = useQuery(ALL_FACETS);
   if (facets.error) return <ErrorNote error={facets.error} onRetry={() => facets.refetch()} />;
   if (!facets.data) return null;
   const { models, metadata } = facets.data;

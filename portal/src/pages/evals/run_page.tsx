@@ -1,10 +1,10 @@
 // One run: how it came out, and every item that it asked.
 
 import { useState } from "react";
-import { Link, useLocation } from "wouter";
+import { useLocation } from "wouter";
 import type { EvalRun } from "../../api/types";
 import { useText } from "../../i18n";
-import { Button, ErrorNote, Icon, Note, Page, Snippet, Stat, useFormat, Waiting, When } from "../../ui";
+import { Button, ErrorNote, Note, Page, Snippet, Stat, useFormat, Waiting, When } from "../../ui";
 import { isGoing, useEval, useRun } from "./asking";
 import { DeleteRun } from "./deletions";
 import styles from "./evals.module.css";
@@ -24,12 +24,7 @@ export function RunPage({ evalId, runId }: { evalId: string; runId: string }) {
   return (
     <Page
       title={shown?.name || t("evals.run")}
-      text={
-        <Link href={`/evals/${evalId}`} className={styles.back}>
-          <Icon name="back" />
-          <span className="said">{definition.data?.name || t("evals.eval")}</span>
-        </Link>
-      }
+      back={{ to: `/evals/${evalId}`, name: definition.data?.name || t("evals.eval") }}
       actions={
         shown &&
         (isGoing(shown) ? (
@@ -37,7 +32,7 @@ export function RunPage({ evalId, runId }: { evalId: string; runId: string }) {
             {t("evals.cancel")}
           </Button>
         ) : (
-          <Button icon="trash" onClick={() => setDeleting(true)}>
+          <Button kind="danger" icon="trash" onClick={() => setDeleting(true)}>
             {t("common.delete")}
           </Button>
         ))

@@ -2,7 +2,7 @@ import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { remove } from "../../api/http";
 import type { StoredFile } from "../../api/types";
 import { useText } from "../../i18n";
-import { Confirm, ErrorNote, useToast } from "../../ui";
+import { Confirm, useToast } from "../../ui";
 
 interface DeleteFileProps {
   file: StoredFile;
@@ -28,14 +28,10 @@ export function DeleteFile({ file, onClose, onDeleted }: DeleteFileProps) {
       title={t("files.delete_title")}
       deed={t("files.delete_deed")}
       busy={deleting.isPending}
+      error={deleting.error}
       onConfirm={() => deleting.mutate()}
       onClose={onClose}
-      text={
-        <div className="stack">
-          <p className="said">{t("files.delete_text", { name: file.filename })}</p>
-          {deleting.error && <ErrorNote error={deleting.error} />}
-        </div>
-      }
+      text={<p className="said">{t("files.delete_text", { name: file.filename })}</p>}
     />
   );
 }

@@ -1,9 +1,11 @@
 import { useQuery } from "@tanstack/react-query";
 import { get } from "../../api/http";
+import { messagesOf, said } from "../../api/messages";
 import type { ChatMessage, StoredFile } from "../../api/types";
 import { useText } from "../../i18n";
 import { ErrorNote, Note, Panel, useFormat, Waiting } from "../../ui";
-import { type Beginning, beginningOf, messagesOf, wordsOf } from "./beginning";
+import { useRoleName } from "../completions/roles";
+import { type Beginning, beginningOf } from "./beginning";
 import { DownloadLink, PurposeBadge } from "./file_table";
 import styles from "./files.module.css";
 
@@ -16,11 +18,10 @@ export function FilePreview({ id, onClose }: { id: string; onClose: () => void }
     queryKey: ["files", "one", id],
     queryFn: ({ signal }) => get<StoredFile>(`/v1/files/${encodeURIComponent(id)}`, signal),
   });
-  const size = file.data?.bytes;
   const beginning = useQuery({
     queryKey: ["files", "beginning", id],
-    queryFn: ({ signal }) => beginningOf(id, size ?? 0, signal),
-    enabled: size !== undefined,
+    queryFn: ({ signal }) => beginningOf(id, signal),
+    enabled: file.isSuccess,
     staleTime: Number.POSITIVE_INFINITY,
   });
   const error = file.error ?? beginning.error;
@@ -96,18 +97,19 @@ function Conversation({ messages }: { messages: ChatMessage[] }) {
 
 /** The prompt that every line begins with is folded away: the lines differ below it. */
 function Message({ message }: { message: ChatMessage }) {
+  const roleName = useRoleName();
   const isFolded = message.role === "system" || message.role === "developer";
-  const words = <p className="said">{wordsOf(message)}</p>;
+  const words = <p className="said">{said(message)}</p>;
   if (isFolded)
     return (
       <details>
-        <summary className={styles.role}>{message.role}</summary>
+        <summary className={styles.role}>{roleName(message.role)}</summary>
         {words}
       </details>
     );
   return (
     <div data-role={message.role}>
-      <span className={styles.role}>{message.role}</span>
+      <span className={styles.role}>{roleName(message.role)}</span>
       {words}
     </div>
   );

@@ -1,6 +1,7 @@
+import { contentOf } from "../../api/files";
 import type { StoredFile } from "../../api/types";
 import { useText } from "../../i18n";
-import { Badge, ButtonLink, type Column, Icon, IconButton, Table, useFormat } from "../../ui";
+import { Badge, ButtonLink, type Column, Icon, IconButton, Table, useFormat, When } from "../../ui";
 import styles from "./files.module.css";
 import { isPurpose } from "./purposes";
 
@@ -12,7 +13,7 @@ interface FileTableProps {
 
 export function FileTable({ files, onOpen, onDelete }: FileTableProps) {
   const t = useText();
-  const { bytes, ago, time } = useFormat();
+  const { bytes } = useFormat();
   const columns: Column<StoredFile>[] = [
     { key: "name", header: t("files.name"), wide: true, cell: (file) => <Name file={file} onOpen={onOpen} /> },
     { key: "purpose", header: t("files.purpose"), cell: ({ purpose }) => <PurposeBadge purpose={purpose} /> },
@@ -20,11 +21,7 @@ export function FileTable({ files, onOpen, onDelete }: FileTableProps) {
     {
       key: "created",
       header: t("files.created"),
-      cell: ({ created_at }) => (
-        <time className={styles.time} dateTime={new Date(created_at * 1000).toISOString()} title={time(created_at)}>
-          {ago(created_at)}
-        </time>
-      ),
+      cell: ({ created_at }) => <When seconds={created_at} />,
     },
     {
       key: "actions",
@@ -82,12 +79,7 @@ function Actions({ file, onDelete }: { file: StoredFile; onDelete: () => void })
 export function DownloadLink({ file }: { file: StoredFile }) {
   const t = useText();
   return (
-    <a
-      className="button"
-      data-kind="plain"
-      href={`/v1/files/${encodeURIComponent(file.id)}/content`}
-      download={file.filename}
-    >
+    <a className="button" data-kind="plain" href={contentOf(file.id)} download={file.filename}>
       <Icon name="download" />
       <span>
         {t("common.download")}

@@ -1,10 +1,9 @@
 import { useInfiniteQuery } from "@tanstack/react-query";
 import { useState } from "react";
-import { useSearchParams } from "wouter";
 import { get, path } from "../../api/http";
 import type { List, StoredFile } from "../../api/types";
 import { useText } from "../../i18n";
-import { Button, Empty, ErrorNote, Page, Select, Waiting } from "../../ui";
+import { Button, Empty, ErrorNote, Page, Select, useAddress, Waiting } from "../../ui";
 import { DeleteFile } from "./delete_file";
 import { FilePreview } from "./file_preview";
 import { FileTable } from "./file_table";
@@ -18,19 +17,13 @@ const LOOK_MS = 10_000;
 /** What was uploaded and made: training files, eval data, results. */
 export default function FilesPage() {
   const t = useText();
-  const [search, setSearch] = useSearchParams();
+  const { address, set } = useAddress();
   const [leaving, setLeaving] = useState<StoredFile | null>(null);
-  const purpose = PURPOSES.find((one) => one === search.get("purpose")) ?? "";
+  const purpose = PURPOSES.find((one) => one === address.get("purpose")) ?? "";
   const found = useFiles(purpose);
   const files = found.data?.pages.flatMap((page) => page.data) ?? [];
-  const set = (name: string, value: string | null) =>
-    setSearch((before) => {
-      const after = new URLSearchParams(before);
-      if (value) after.set(name, value);
-      else after.delete(name);
-      return after;
-    });
-  const shown = search.get("open");
+  const shown = address.get("open");
+  const open = (id: string | null) => set({ open: id }, { asPlace: id !== null });
 
   return (
     <Page title={t("files.title")} text={t("files.text")}>
@@ -45,13 +38,13 @@ export default function FilesPage() {
             { value: "", label: t("files.all_purposes") },
             ...PURPOSES.map((value) => ({ value, label: t(`files.purpose_${value}`) })),
           ]}
-          onChange={(event) => set("purpose", event.target.value)}
+          onChange={(event) => set({ purpose: event.target.value || null })}
         />
       </div>
       {found.error && <ErrorNote error={found.error} onRetry={() => found.refetch()} />}
       {found.isPending && !found.error && <Waiting />}
       {found.data && files.length === 0 && (purpose ? <Empty title={t("files.none_of_purpose")} /> : <NoFiles />)}
-      {files.length > 0 && <FileTable files={files} onOpen={(file) => set("open", file.id)} onDelete={setLeaving} />}
+      {files.length > 0 && <FileTable files={files} onOpen={(file) => open(file.id)} onDelete={setLeaving} />}
       {found.hasNextPage && (
         <div>
           <Button busy={found.isFetchingNextPage} onClick={() => found.fetchNextPage()}>
@@ -59,12 +52,12 @@ export default function FilesPage() {
           </Button>
         </div>
       )}
-      {shown && <FilePreview id={shown} onClose={() => set("open", null)} />}
+      {shown && <FilePreview id={shown} onClose={() => open(null)} />}
       {leaving && (
         <DeleteFile
           file={leaving}
           onClose={() => setLeaving(null)}
-          onDeleted={() => shown === leaving.id && set("open", null)}
+          onDeleted={() => shown === leaving.id && open(null)}
         />
       )}
     </Page>

@@ -3,6 +3,6 @@
 export const UPLOADED = ["fine-tune", "evals", "user_data", "batch", "assistants", "vision"] as const;
 export const PURPOSES = [...UPLOADED, "fine-tune-results"] as const;
 export type UploadPurpose = (typeof UPLOADED)[number];
-export type Purpose = (typeof PURPOSES)[number];
+type Purpose = (typeof PURPOSES)[number];
 
 export const isPurpose = (text: string): text is Purpose => PURPOSES.some((one) => one === text);

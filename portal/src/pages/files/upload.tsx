@@ -1,6 +1,6 @@
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { type DragEvent, useRef, useState } from "react";
-import { upload } from "../../api/http";
+import { store } from "../../api/files";
 import type { StoredFile } from "../../api/types";
 import { useText } from "../../i18n";
 import { Button, ErrorNote, Note, Select, useFormat, useToast } from "../../ui";
@@ -74,12 +74,7 @@ function useUpload(purpose: UploadPurpose) {
   return useMutation({
     mutationFn: async (files: File[]) => {
       const stored: StoredFile[] = [];
-      for (const file of files) {
-        const form = new FormData();
-        form.set("purpose", purpose);
-        form.set("file", file);
-        stored.push(await upload<StoredFile>("/v1/files", form));
-      }
+      for (const file of files) stored.push(await store(file, purpose));
       return stored;
     },
     onSuccess: (stored) => {

@@ -7,7 +7,6 @@ import type { FineTuningJob, Job } from "../../api/types";
 import { useText } from "../../i18n";
 import { Button, ButtonLink, Confirm, ErrorNote, useToast } from "../../ui";
 import { lookAgain, useAuto } from "./asking";
-import { CompareDialog } from "./compare";
 import styles from "./jobs.module.css";
 import { againAddress, deedsOf, nameOf } from "./state";
 
@@ -16,8 +15,8 @@ type Deed = "pause" | "resume" | "cancel";
 export function Deeds({ one, onDeploy }: { one: Job; onDeploy: (model: string) => void }) {
   const t = useText();
   const { job } = one;
-  const [asked, setAsked] = useState<"cancel" | "compare" | null>(null);
-  const doing = useDeed(job, () => setAsked(null));
+  const [cancelling, setCancelling] = useState(false);
+  const doing = useDeed(job, () => setCancelling(false));
   const can = deedsOf(job);
   const auto = useAuto(one);
   const model = job.fine_tuned_model;
@@ -31,9 +30,9 @@ export function Deeds({ one, onDeploy }: { one: Job; onDeploy: (model: string) =
           <Button kind="primary" icon="deployments" onClick={() => onDeploy(model)}>
             {t("jobs.deploy")}
           </Button>
-          <Button icon="evals" onClick={() => setAsked("compare")}>
+          <ButtonLink icon="evals" to={`/evals?compare=new&model=${encodeURIComponent(model)}`}>
             {t("jobs.compare")}
-          </Button>
+          </ButtonLink>
         </>
       )}
       {can.pause && (
@@ -47,7 +46,7 @@ export function Deeds({ one, onDeploy }: { one: Job; onDeploy: (model: string) =
         </Button>
       )}
       {can.cancel && (
-        <Button kind="danger" icon="stop" onClick={() => setAsked("cancel")}>
+        <Button kind="danger" icon="stop" onClick={() => setCancelling(true)}>
           {t("jobs.cancel")}
         </Button>
       )}
@@ -55,17 +54,16 @@ export function Deeds({ one, onDeploy }: { one: Job; onDeploy: (model: string) =
         {t("jobs.again")}
       </ButtonLink>
       {doing.error && <ErrorNote error={doing.error} />}
-      {asked === "cancel" && can.cancel && (
+      {cancelling && can.cancel && (
         <Confirm
           title={t("jobs.cancel_title", { name: nameOf(job) })}
           text={t("jobs.cancel_text")}
           deed={t("jobs.cancel")}
           busy={busy("cancel")}
           onConfirm={() => doing.mutate("cancel")}
-          onClose={() => setAsked(null)}
+          onClose={() => setCancelling(false)}
         />
       )}
-      {asked === "compare" && <CompareDialog job={job} onClose={() => setAsked(null)} />}
     </div>
   );
 }

@@ -1,6 +1,7 @@
 // The files of a job, each with its download: the cookie lets the browser fetch them like any link.
 
 import { useQuery } from "@tanstack/react-query";
+import { contentOf } from "../../api/files";
 import { ApiError, get } from "../../api/http";
 import type { FineTuningJob, StoredFile } from "../../api/types";
 import { type TextKey, useText } from "../../i18n";
@@ -43,7 +44,7 @@ function File({ kind, id }: { kind: string; id: string }) {
       {!isGone && (
         <a
           className="button"
-          href={`${where}/content`}
+          href={contentOf(id)}
           download={file.data?.filename ?? id}
           aria-label={t("jobs.download", { name: kind })}
         >

@@ -1,11 +1,10 @@
 // One job: how far it is, its curves, what it made, what it was told, and what happened.
 
 import { useState } from "react";
-import { Link } from "wouter";
 import { ApiError } from "../../api/http";
 import type { Job } from "../../api/types";
 import { type TextKey, useText } from "../../i18n";
-import { ButtonLink, Empty, ErrorNote, Page, Progress, Stat, useFormat, Waiting } from "../../ui";
+import { ButtonLink, Empty, ErrorNote, Page, Progress, Stat, useFormat, Waiting, When } from "../../ui";
 import DeployDialog from "../deployments/deploy_dialog";
 import { useFollowing, useJob } from "./asking";
 import { Curves } from "./curves";
@@ -33,7 +32,7 @@ export function OneJob({ id }: { id: string }) {
   const found = useJob(id);
   if (found.data) return <Shown one={found.data} />;
   return (
-    <Page title={t("jobs.one", { name: id })}>
+    <Page title={t("jobs.one", { name: id })} back={{ to: "/jobs", name: t("jobs.all") }}>
       {found.isPending && <Waiting />}
       {found.error &&
         (isMissing(found.error) ? <Missing /> : <ErrorNote error={found.error} onRetry={found.refetch} />)}
@@ -49,6 +48,7 @@ function Shown({ one }: { one: Job }) {
   return (
     <Page
       title={t("jobs.one", { name: nameOf(job) })}
+      back={{ to: "/jobs", name: t("jobs.all") }}
       text={<Heading one={one} />}
       actions={<Deeds one={one} onDeploy={setDeploying} />}
     >
@@ -70,14 +70,11 @@ function Shown({ one }: { one: Job }) {
 
 function Heading({ one: { job } }: { one: Job }) {
   const t = useText();
-  const { ago, time } = useFormat();
   return (
     <span className="row">
       <StateBadge job={job} />
       <span>{t("jobs.of_student", { student: job.model })}</span>
-      <time dateTime={new Date(job.created_at * 1000).toISOString()} title={time(job.created_at)}>
-        {ago(job.created_at)}
-      </time>
+      <When seconds={job.created_at} />
     </span>
   );
 }
@@ -128,7 +125,7 @@ function Standing({ one }: { one: Job }) {
           <Stat
             label={t("jobs.took")}
             value={duration(1000 * secondsTaken(job, now))}
-            more={job.finished_at && t("jobs.until", { time: time(job.finished_at) })}
+            more={job.finished_at && t("jobs.ended", { time: time(job.finished_at) })}
           />
         )}
         <Stat
@@ -149,9 +146,6 @@ function Missing() {
   const t = useText();
   return (
     <Empty title={t("jobs.missing")}>
-      <p>
-        <Link href="/jobs">{t("jobs.all")}</Link>
-      </p>
       <div>
         <ButtonLink to="/distill">{t("jobs.new")}</ButtonLink>
       </div>

@@ -15,6 +15,7 @@ import {
   Table,
   useFormat,
   Waiting,
+  When,
 } from "../../ui";
 import { useJobs } from "./asking";
 import styles from "./jobs.module.css";
@@ -55,7 +56,7 @@ export function JobList() {
 
 function useColumns(): Column<Job>[] {
   const t = useText();
-  const { number, money, duration, ago, time } = useFormat();
+  const { number, money, duration } = useFormat();
   const now = Date.now() / 1000;
   return [
     { key: "name", header: t("jobs.job"), wide: true, cell: ({ job }) => <Name job={job} /> },
@@ -71,11 +72,7 @@ function useColumns(): Column<Job>[] {
     {
       key: "started",
       header: t("jobs.started"),
-      cell: ({ job }) => (
-        <time dateTime={new Date(job.created_at * 1000).toISOString()} title={time(job.created_at)}>
-          {ago(job.created_at)}
-        </time>
-      ),
+      cell: ({ job }) => <When seconds={job.created_at} />,
     },
     {
       key: "took",

@@ -38,7 +38,7 @@ function NameDialog({ busy, error, onName, onClose }: NameProps) {
   const [name, setName] = useState("");
   const submit = (event: FormEvent) => {
     event.preventDefault();
-    if (name.trim()) onName(name.trim());
+    if (name.trim() && !busy) onName(name.trim());
   };
   return (
     <Dialog
@@ -54,7 +54,6 @@ function NameDialog({ busy, error, onName, onClose }: NameProps) {
       }
     >
       <form id={form} className="stack" onSubmit={submit}>
-        {error != null && <ErrorNote error={error} />}
         <TextInput
           label={t("keys.name")}
           hint={t("keys.name_hint")}
@@ -63,6 +62,7 @@ function NameDialog({ busy, error, onName, onClose }: NameProps) {
           onChange={(event) => setName(event.target.value)}
           autoFocus
         />
+        {error != null && <ErrorNote error={error} />}
       </form>
     </Dialog>
   );

@@ -3,13 +3,12 @@
 import { useQuery } from "@tanstack/react-query";
 import { useState } from "react";
 import { get } from "../../api/http";
+import { useSession } from "../../api/session";
 import type { ApiKey, List } from "../../api/types";
 import { useText } from "../../i18n";
-import { useSession } from "../../shell/session";
 import { Badge, Button, type Column, ErrorNote, Page, Table, Waiting, When } from "../../ui";
 import { CreateKey } from "./create_key";
 import { KEYS } from "./key";
-import styles from "./keys.module.css";
 import { RevokeKey } from "./revoke_key";
 
 export default function KeysPage() {
@@ -73,17 +72,13 @@ function Keys({ onRevoke }: { onRevoke: (key: ApiKey) => void }) {
       align: "end",
       cell: (key) =>
         key.revoked_at === null && (
-          <Button onClick={() => onRevoke(key)} aria-label={t("keys.revoke_named", { name: key.name })}>
+          <Button kind="danger" onClick={() => onRevoke(key)} aria-label={t("keys.revoke_named", { name: key.name })}>
             {t("keys.revoke")}
           </Button>
         ),
     },
   ];
-  return (
-    <div className={styles.keys}>
-      <Table label={t("keys.title")} columns={columns} rows={ordered(keys.data.data)} rowKey={(key) => key.id} />
-    </div>
-  );
+  return <Table label={t("keys.title")} columns={columns} rows={ordered(keys.data.data)} rowKey={(key) => key.id} />;
 }
 
 /** Those that work first, the newest of each first. */

@@ -1,9 +1,9 @@
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { remove } from "../../api/http";
+import { useSession } from "../../api/session";
 import type { ApiKey } from "../../api/types";
 import { useText } from "../../i18n";
-import { useSession } from "../../shell/session";
-import { Confirm, ErrorNote, Note, useToast } from "../../ui";
+import { Confirm, Note, useToast } from "../../ui";
 import { KEYS } from "./key";
 
 export function RevokeKey({ apiKey, onClose }: { apiKey: ApiKey; onClose: () => void }) {
@@ -25,11 +25,11 @@ export function RevokeKey({ apiKey, onClose }: { apiKey: ApiKey; onClose: () => 
       title={t("keys.revoke_title", { name: apiKey.name })}
       deed={t("keys.revoke_deed")}
       busy={revoking.isPending}
+      error={revoking.error}
       onConfirm={() => revoking.mutate()}
       onClose={onClose}
       text={
         <div className="stack">
-          {revoking.error && <ErrorNote error={revoking.error} />}
           {mine && <Note tone="warn">{t("keys.revoke_yours")}</Note>}
           <p>{t("keys.revoke_text", { shown: apiKey.shown })}</p>
         </div>

@@ -2,7 +2,7 @@ import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { remove } from "../../api/http";
 import type { Model } from "../../api/types";
 import { useText } from "../../i18n";
-import { Button, ButtonLink, Confirm, Dialog, ErrorNote, useToast } from "../../ui";
+import { Button, ButtonLink, Confirm, Dialog, useToast } from "../../ui";
 
 /** Deletes a model's weights, which do not come back; while it is deployed, says what stands in the way. */
 export function DeleteModel({ model, onClose }: { model: Model; onClose: () => void }) {
@@ -49,14 +49,10 @@ function ReallyDelete({ model, title, onClose }: { model: Model; title: string; 
       title={title}
       deed={t("models.delete_deed")}
       busy={deleting.isPending}
+      error={deleting.error}
       onConfirm={() => deleting.mutate()}
       onClose={onClose}
-      text={
-        <div className="stack">
-          <p className="said">{t("models.delete_text", { name })}</p>
-          {deleting.error && <ErrorNote error={deleting.error} />}
-        </div>
-      }
+      text={<p className="said">{t("models.delete_text", { name })}</p>}
     />
   );
 }

@@ -1,7 +1,7 @@
 import { useQuery } from "@tanstack/react-query";
 import { useState } from "react";
-import { get } from "../../api/http";
-import type { List, Model } from "../../api/types";
+import { ALL_MODELS } from "../../api/shared";
+import type { Model } from "../../api/types";
 import { useText } from "../../i18n";
 import { ErrorNote, Page, Waiting } from "../../ui";
 import DeployDialog from "../deployments/deploy_dialog";
@@ -17,8 +17,7 @@ export default function ModelsPage() {
   const [deploying, setDeploying] = useState<string | null>(null);
   const [leaving, setLeaving] = useState<Model | null>(null);
   const models = useQuery({
-    queryKey: ["models"],
-    queryFn: ({ signal }) => get<List<Model>>("/v1/stillroom/models", signal),
+    ...ALL_MODELS,
     refetchInterval: LOOK_MS,
   });
   return (

@@ -1,12 +1,10 @@
-import { useId } from "react";
+import { type MouseEvent, useId } from "react";
 import { Link } from "wouter";
 import type { Model } from "../../api/types";
 import { useText } from "../../i18n";
-import { ButtonLink, type Column, Empty, IconButton, Snippet, Table, useFormat, useToast } from "../../ui";
+import { ButtonLink, type Column, copy, Empty, IconButton, Snippet, Table, useFormat, useToast, When } from "../../ui";
 import { ModelActions } from "./model_actions";
 import styles from "./models.module.css";
-
-const MICRO = 1_000_000;
 
 interface KindSectionProps {
   kind: Model["kind"];
@@ -37,7 +35,7 @@ export function KindSection({ kind, models, onDeploy, onDelete }: KindSectionPro
 
 function useColumns(kind: Model["kind"], onDeploy: (model: Model) => void, onDelete: (model: Model) => void) {
   const t = useText();
-  const { bytes, ago, time } = useFormat();
+  const { bytes } = useFormat();
   const isTuned = kind === "fine_tuned" || kind === "checkpoint";
   const name: Column<Model> = {
     key: "name",
@@ -50,12 +48,7 @@ function useColumns(kind: Model["kind"], onDeploy: (model: Model) => void, onDel
     {
       key: "created",
       header: t("models.created"),
-      cell: ({ created_at }) =>
-        created_at && (
-          <time className={styles.time} dateTime={new Date(created_at * 1000).toISOString()} title={time(created_at)}>
-            {ago(created_at)}
-          </time>
-        ),
+      cell: ({ created_at }) => created_at && <When seconds={created_at} />,
     },
   ];
   const rest: Column<Model>[] = [
@@ -99,11 +92,11 @@ function Name({ model }: { model: Model }) {
 function CopyName({ name }: { name: string }) {
   const t = useText();
   const toast = useToast();
-  const copy = async () => {
-    await navigator.clipboard.writeText(name);
+  const take = async (event: MouseEvent<HTMLElement>) => {
+    await copy(name, event.currentTarget);
     toast({ message: t("models.name_copied", { name }), seconds: 3 });
   };
-  return <IconButton icon="copy" label={t("models.copy_name", { name })} onClick={copy} />;
+  return <IconButton icon="copy" label={t("models.copy_name", { name })} onClick={take} />;
 }
 
 function Deployments({ names }: { names: string[] }) {
@@ -122,10 +115,9 @@ function Deployments({ names }: { names: string[] }) {
 /** For a million tokens; what is nothing is not said. */
 function Price({ model }: { model: Model }) {
   const t = useText();
-  const { money } = useFormat();
+  const { usd } = useFormat();
   const { input, output, training, usd_per_hosting_hour: hour } = model.price;
   if (!input && !output && !training && !hour) return <span className="quiet">{t("models.no_price")}</span>;
-  const usd = (value: number) => money(value * MICRO);
   return (
     <span className={styles.lines}>
       <span>{t("models.price_tokens", { input: usd(input), output: usd(output) })}</span>

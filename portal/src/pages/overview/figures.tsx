@@ -12,8 +12,10 @@ export function Figures({ overview }: { overview: Overview }) {
       <TeacherCost overview={overview} />
       <StudentCost overview={overview} />
       <Agreement overview={overview} />
-      <Stored overview={overview} />
-      <Running overview={overview} />
+      <div className={styles.counts}>
+        <Stored overview={overview} />
+        <Running overview={overview} />
+      </div>
     </section>
   );
 }

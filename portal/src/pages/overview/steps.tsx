@@ -3,7 +3,8 @@
 import { useQuery } from "@tanstack/react-query";
 import { Link } from "wouter";
 import { get, path } from "../../api/http";
-import type { List, Model, Overview, StoredFile } from "../../api/types";
+import { ALL_MODELS } from "../../api/shared";
+import type { List, Overview, StoredFile } from "../../api/types";
 import { useText } from "../../i18n";
 import { ButtonLink, Icon, type IconName } from "../../ui";
 import styles from "./overview.module.css";
@@ -58,10 +59,7 @@ export function Steps({ overview, isNew = false }: { overview: Overview; isNew?:
 
 /** The steps that are done; null until that is known. */
 function useDone(overview: Overview): Set<Step["name"]> | null {
-  const models = useQuery({
-    queryKey: ["models"],
-    queryFn: ({ signal }) => get<List<Model>>("/v1/stillroom/models", signal),
-  });
+  const models = useQuery(ALL_MODELS);
   const files = useQuery({
     queryKey: ["files", "training", 1],
     queryFn: ({ signal }) => get<List<StoredFile>>(path("/v1/files", { purpose: "fine-tune", limit: 1 }), signal),

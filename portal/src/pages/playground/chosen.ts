@@ -1,7 +1,7 @@
 // Which model is asked on which side. It is in the address, so that a reload or a link asks the same.
 
 import { useEffect } from "react";
-import { useSearchParams } from "wouter";
+import { useAddress } from "../../ui";
 import type { Side } from "./answer";
 import type { Chosen } from "./conversation";
 import { firstPair, type Names, teacherOf, useOverview } from "./names";
@@ -10,23 +10,14 @@ import { firstPair, type Names, teacherOf, useOverview } from "./names";
 const ONE = "model";
 
 export function useChosen(names: Names | null): { chosen: Chosen; ready: boolean; choose: (next: Chosen) => void } {
-  const [search, setSearch] = useSearchParams();
+  const { address: search, set } = useAddress();
   const open = !search.has("left") || !search.has("right");
   // A single teacher was the teacher; only a choice needs to know more.
   const mustAsk = open && names !== null && names.all.filter((one) => one.isTeacher).length > 1;
   const overview = useOverview(mustAsk);
   const settled = !mustAsk || !overview.isPending;
 
-  const choose = (next: Chosen) =>
-    setSearch(
-      (before) => {
-        const after = new URLSearchParams(before);
-        after.delete(ONE);
-        for (const [side, name] of Object.entries(next)) after.set(side, name);
-        return after;
-      },
-      { replace: true },
-    );
+  const choose = (next: Chosen) => set({ ...next, [ONE]: null });
 
   // biome-ignore lint/correctness/useExhaustiveDependencies: once, when what is needed to choose is there
   useEffect(() => {

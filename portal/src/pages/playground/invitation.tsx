@@ -1,8 +1,7 @@
 import { useMutation, useQuery } from "@tanstack/react-query";
 import { useEffect } from "react";
-import { useSearchParams } from "wouter";
 import { useText } from "../../i18n";
-import { Button, ErrorNote, Note } from "../../ui";
+import { Button, ErrorNote, Note, useAddress } from "../../ui";
 import styles from "./playground.module.css";
 import { newestQuestion, type Question, questionOf } from "./stored";
 
@@ -38,8 +37,8 @@ export function Invitation({ models, onQuestion }: InvitationProps) {
 }
 
 function useNamedQuestion(onQuestion: (question: Question) => void) {
-  const [search, setSearch] = useSearchParams();
-  const id = search.get(FROM);
+  const { address, set } = useAddress();
+  const id = address.get(FROM);
   const found = useQuery({
     queryKey: ["completions", "question", id],
     queryFn: ({ signal }) => questionOf(id ?? "", signal),
@@ -49,14 +48,7 @@ function useNamedQuestion(onQuestion: (question: Question) => void) {
   useEffect(() => {
     if (id === null || !found.data) return;
     onQuestion(found.data);
-    setSearch(
-      (before) => {
-        const after = new URLSearchParams(before);
-        after.delete(FROM);
-        return after;
-      },
-      { replace: true },
-    );
+    set({ [FROM]: null });
   }, [id, found.data]);
   return found;
 }

@@ -49,7 +49,7 @@ export function ModelChoice({ side, value, names, disabled, onChoose }: ModelCho
   );
 }
 
-export function toneOf(known: { isTeacher: boolean } | undefined, name: string): "teacher" | "student" | undefined {
+function toneOf(known: { isTeacher: boolean } | undefined, name: string): "teacher" | "student" | undefined {
   if (!name) return undefined;
   return known?.isTeacher ? "teacher" : "student";
 }

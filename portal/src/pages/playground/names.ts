@@ -2,6 +2,7 @@
 
 import { useQuery } from "@tanstack/react-query";
 import { get, path } from "../../api/http";
+import { ALL_MODELS } from "../../api/shared";
 import type { Deployment, List, Model, Overview, Price } from "../../api/types";
 
 export type Group = "teachers" | "deployments" | "fine_tuned" | "checkpoints" | "bases";
@@ -30,10 +31,7 @@ const GROUP_OF: Record<Model["kind"], Group> = {
 };
 
 export function useNames() {
-  const models = useQuery({
-    queryKey: ["models"],
-    queryFn: ({ signal }) => get<List<Model>>("/v1/stillroom/models", signal),
-  });
+  const models = useQuery(ALL_MODELS);
   const deployments = useQuery({
     queryKey: ["deployments", "names"],
     queryFn: ({ signal }) => get<List<Deployment>>("/v1/stillroom/deployments", signal),

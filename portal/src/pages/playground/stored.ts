@@ -1,7 +1,8 @@
 // What stored completions were asked with: to ask the same again, of anybody.
 
 import { get, path } from "../../api/http";
-import type { ChatMessage, CompletionDetail, CompletionRow, List } from "../../api/types";
+import { lastQuestion, wordsOf } from "../../api/messages";
+import type { CompletionDetail, CompletionRow, List } from "../../api/types";
 
 const STORED = "/v1/stillroom/completions";
 const LOOKED_AT = 5;
@@ -15,8 +16,7 @@ export interface Question {
 export async function questionOf(id: string, signal?: AbortSignal): Promise<Question> {
   const { request } = await get<CompletionDetail>(`${STORED}/${encodeURIComponent(id)}`, signal);
   const system = request.messages.find((message) => message.role === "system" || message.role === "developer");
-  const prompt = request.messages.findLast((message) => message.role === "user");
-  return { system: system ? textOf(system) : "", prompt: prompt ? textOf(prompt) : "" };
+  return { system: wordsOf(system), prompt: wordsOf(lastQuestion(request.messages)) };
 }
 
 /** The newest stored question of the first of these models that has one with a system prompt, else with none. */
@@ -31,9 +31,4 @@ export async function newestQuestion(models: string[]): Promise<Question | null>
     }
   }
   return plain;
-}
-
-function textOf({ content }: ChatMessage): string {
-  if (typeof content === "string") return content;
-  return (content ?? []).map((part) => part.text ?? "").join("");
 }

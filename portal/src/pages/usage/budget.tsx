@@ -55,14 +55,10 @@ function EndBudget({ budget, onClose }: { budget: Budget; onClose: () => void })
       title={t("usage.budget_end_title")}
       deed={t("usage.budget_end_deed")}
       busy={ending.isPending}
+      error={ending.error}
       onConfirm={() => ending.mutate()}
       onClose={onClose}
-      text={
-        <div className="stack">
-          {ending.error && <ErrorNote error={ending.error} />}
-          <p>{t("usage.budget_end_text", { limit: format.money(budget.limit_microusd) })}</p>
-        </div>
-      }
+      text={<p>{t("usage.budget_end_text", { limit: format.money(budget.limit_microusd) })}</p>}
     />
   );
 }

@@ -29,7 +29,7 @@ export function BudgetDialog({ before, onClose }: { before: Budget | null; onClo
   const isAmount = usd !== "" && Number(usd) >= 0;
   const submit = (event: FormEvent) => {
     event.preventDefault();
-    if (isAmount) setting.mutate();
+    if (isAmount && !setting.isPending) setting.mutate();
   };
   return (
     <Dialog
@@ -45,7 +45,6 @@ export function BudgetDialog({ before, onClose }: { before: Budget | null; onClo
       }
     >
       <form id={form} className="stack" onSubmit={submit}>
-        {setting.error && <ErrorNote error={setting.error} />}
         <p className="quiet">{t("usage.budget_text")}</p>
         <TextInput
           label={t("usage.budget_usd")}
@@ -63,6 +62,7 @@ export function BudgetDialog({ before, onClose }: { before: Budget | null; onClo
           choices={PERIODS.map((value) => ({ value, label: t(`usage.budget_${value}`) }))}
           onChange={(event) => setPeriod(event.target.value as Period)}
         />
+        {setting.error && <ErrorNote error={setting.error} />}
       </form>
     </Dialog>
   );

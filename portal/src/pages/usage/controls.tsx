@@ -1,6 +1,5 @@
-import { useSearchParams } from "wouter";
 import { useText } from "../../i18n";
-import { Select, TextInput } from "../../ui";
+import { Select, TextInput, useAddress } from "../../ui";
 import { GROUPS, type Group, MEASURES, type Measure } from "./groups";
 import { PRESETS, type Range } from "./range";
 import styles from "./usage.module.css";
@@ -8,20 +7,8 @@ import styles from "./usage.module.css";
 /** Which usage is shown, and how; kept in the address. */
 export function Controls({ group, measure, range }: { group: Group; measure: Measure; range: Range }) {
   const t = useText();
-  const [, setParams] = useSearchParams();
-  const set = (changes: Record<string, string | null>) =>
-    setParams(
-      (before) => {
-        const after = new URLSearchParams(before);
-        for (const [name, value] of Object.entries(changes)) {
-          if (value) after.set(name, value);
-          else after.delete(name);
-        }
-        return after;
-      },
-      { replace: true },
-    );
-  const setDates = (from: string, to: string) => set({ from, to, range: null });
+  const { set } = useAddress();
+  const setDates = (from: string, to: string) => set({ from: from || null, to: to || null, range: null });
   return (
     <div className={styles.controls}>
       <Select

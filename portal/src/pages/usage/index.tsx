@@ -1,11 +1,10 @@
 // What was used and what it cost: by day, model, deployment, key or kind; the prices; the budget.
 
 import { useQuery } from "@tanstack/react-query";
-import { useSearchParams } from "wouter";
 import { get, path } from "../../api/http";
 import type { List } from "../../api/types";
 import { useText } from "../../i18n";
-import { Empty, ErrorNote, Page, Snippet, Waiting } from "../../ui";
+import { Empty, ErrorNote, Icon, Page, Snippet, useAddress, Waiting } from "../../ui";
 import { BudgetCard } from "./budget";
 import { Controls } from "./controls";
 import { GROUPS, type Group, MEASURES, type Measure, type UsageRow } from "./groups";
@@ -19,7 +18,7 @@ const REFRESH_MS = 20_000;
 
 export default function UsagePage() {
   const t = useText();
-  const [params] = useSearchParams();
+  const { address: params } = useAddress();
   const group = oneOf(GROUPS, params.get("group"), "model");
   const measure = oneOf(MEASURES, params.get("show"), "money");
   const range = rangeOf(params, Date.now() / 1000);
@@ -73,6 +72,7 @@ function CsvLink({ group, range }: { group: Group; range: Range }) {
   const by = group === "day" ? "day" : `day,${group}`;
   return (
     <a className="button" href={address(by, range, "csv")} download>
+      <Icon name="download" />
       {t("usage.csv")}
     </a>
   );

@@ -5,7 +5,6 @@ import type { List, Price } from "../../api/types";
 import { useText } from "../../i18n";
 import { Badge, Check, type Column, ErrorNote, Table, type Tone, useFormat, Waiting } from "../../ui";
 
-const MICRO = 1_000_000;
 const KINDS = ["teacher", "student", "model", "deployment"] as const;
 const TONES: Record<string, Tone> = { teacher: "teacher", student: "student", deployment: "student", model: "plain" };
 
@@ -48,7 +47,7 @@ function Prices({ rows }: { rows: Price[] }) {
     key,
     header,
     align: "end",
-    cell: (price) => <span className={usd(price) ? "" : "quiet"}>{format.money(usd(price) * MICRO)}</span>,
+    cell: (price) => <span className={usd(price) ? "" : "quiet"}>{format.usd(usd(price))}</span>,
   });
   const columns: Column<Price>[] = [
     {

@@ -3,7 +3,7 @@
 import { DAY_SECONDS } from "../../ui";
 
 export const PRESETS = ["7d", "30d", "90d", "month", "all"] as const;
-export type Preset = (typeof PRESETS)[number];
+type Preset = (typeof PRESETS)[number];
 
 export interface Range {
   /** What was chosen; "custom" has dates of its own. */
@@ -16,7 +16,7 @@ export interface Range {
   to: string;
 }
 
-export const USUAL: Preset = "30d";
+const USUAL: Preset = "30d";
 const DATE = /^\d{4}-\d\d-\d\d$/;
 
 export function rangeOf(params: URLSearchParams, now: number): Range {
@@ -34,7 +34,7 @@ export function rangeOf(params: URLSearchParams, now: number): Range {
   return { chosen, since, until: null, from: since ? dateOf(since) : "", to: dateOf(today) };
 }
 
-export const dateOf = (seconds: number): string => new Date(seconds * 1000).toISOString().slice(0, 10);
+const dateOf = (seconds: number): string => new Date(seconds * 1000).toISOString().slice(0, 10);
 
 /** Every day from the first to the last, as their first seconds. */
 export function daysBetween(first: number, last: number): number[] {

@@ -1,19 +1,12 @@
-// A completion as the chat it was: what was sent, and what was answered.
+// A completion as the chat it was: what was sent, and what was answered. Both are kept as they came, so any part
+// may have another shape than it should; it is shown as the JSON that it is.
 
 import type { ChatMessage, CompletionDetail, ContentPart, ToolCall } from "../../../api/types";
-import { type TextKey, useText } from "../../../i18n";
+import { useText } from "../../../i18n";
 import { Badge, Note } from "../../../ui";
+import { useRoleName } from "../roles";
 import { LongText } from "./long_text";
 import styles from "./panel.module.css";
-
-const ROLES: Record<string, TextKey> = {
-  system: "completions.role_system",
-  developer: "completions.role_developer",
-  user: "completions.role_user",
-  assistant: "completions.role_assistant",
-  tool: "completions.role_tool",
-  function: "completions.role_tool",
-};
 
 /** Reasons that leave an answer unfinished. */
 const CUT = new Set(["length", "content_filter"]);
@@ -55,24 +48,25 @@ interface MessageProps {
 
 function Message({ message, answer, finish }: MessageProps) {
   const t = useText();
-  const known = ROLES[message.role];
+  const roleName = useRoleName();
   return (
     <li className={styles.message} data-role={message.role} data-answer={answer !== undefined}>
       <div className={styles.role}>
-        <strong className={known ? undefined : "said"}>{known ? t(known) : String(message.role)}</strong>
-        {message.name && <bdi className="quiet">{message.name}</bdi>}
-        {message.tool_call_id && <bdi className="quiet mono small">{message.tool_call_id}</bdi>}
+        <strong className="said">{roleName(message.role)}</strong>
+        {message.name && <bdi className="quiet">{spelled(message.name)}</bdi>}
+        {message.tool_call_id && <bdi className="quiet mono small">{spelled(message.tool_call_id)}</bdi>}
         {answer && <Badge tone="good">{answer}</Badge>}
-        {finish && finish !== "stop" && <Badge tone={CUT.has(finish) ? "warn" : "plain"}>{finish}</Badge>}
+        {finish && finish !== "stop" && <Badge tone={CUT.has(finish) ? "warn" : "plain"}>{spelled(finish)}</Badge>}
       </div>
       <Content content={message.content} />
       {message.refusal && (
         <Note tone="warn">
-          <strong>{t("completions.refusal")}</strong> <LongText text={message.refusal} />
+          <strong>{t("completions.refusal")}</strong> <LongText text={spelled(message.refusal)} />
         </Note>
       )}
-      {(message.tool_calls ?? []).map((call, index) => (
-        <Call key={call.id ?? index} call={call} />
+      {listed(message.tool_calls).map((call, index) => (
+        // biome-ignore lint/suspicious/noArrayIndexKey: the calls of a stored message keep their places
+        <Call key={index} call={call} />
       ))}
     </li>
   );
@@ -112,12 +106,27 @@ function Call({ call }: { call: ToolCall }) {
     <div className={styles.call}>
       <div className={styles.role}>
         <Badge>{t("completions.tool_call")}</Badge>
-        <bdi className="mono">{call.function?.name ?? call.type ?? ""}</bdi>
-        {call.id && <bdi className="quiet mono small">{call.id}</bdi>}
+        <bdi className="mono">{spelled(call?.function?.name ?? call?.type ?? "")}</bdi>
+        {call?.id && <bdi className="quiet mono small">{spelled(call.id)}</bdi>}
       </div>
-      <LongText code text={pretty(call.function ? (call.function.arguments ?? "") : JSON.stringify(call))} />
+      <LongText code text={pretty(spelled(isObject(call?.function) ? (call.function?.arguments ?? "") : call))} />
     </div>
   );
+}
+
+/** Text as it is, anything else as JSON. */
+function spelled(value: unknown): string {
+  return typeof value === "string" ? value : JSON.stringify(value, null, 2);
+}
+
+/** What should be a list and is none, as one of a single entry. */
+function listed<T>(value: T[] | null | undefined): T[] {
+  if (value == null) return [];
+  return Array.isArray(value) ? value : [value];
+}
+
+function isObject(value: unknown): boolean {
+  return typeof value === "object" && value !== null;
 }
 
 function addressOf(part: ContentPart): string | null {

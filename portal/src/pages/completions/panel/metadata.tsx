@@ -66,6 +66,7 @@ function Editor({ id, metadata, onClose }: { id: string; metadata: Metadata; onC
     setPairs((all) => all.map((pair) => (pair.number === number ? { ...pair, ...part } : pair)));
   const save = (event: FormEvent) => {
     event.preventDefault();
+    if (saving.isPending) return;
     const changes = changesOf(metadata, pairs);
     if (Object.keys(changes).length) saving.mutate(changes);
     else onClose();

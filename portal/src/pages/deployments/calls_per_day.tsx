@@ -1,19 +1,18 @@
 import { useText } from "../../i18n";
-import { useFormat } from "../../ui";
+import { DAY_SECONDS, useFormat } from "../../ui";
 import styles from "./deployments.module.css";
 
-interface DayBarsProps {
+interface CallsPerDayProps {
   days: { day: string; calls: number }[];
   window: { since: number; until: number };
   label: string;
 }
 
-const DAY = 86_400;
 const HEIGHT = 40;
 const LEAST = 2;
 
 /** One small bar a day; days without calls are there too, as gaps. */
-export function DayBars({ days, window, label }: DayBarsProps) {
+export function CallsPerDay({ days, window, label }: CallsPerDayProps) {
   const t = useText();
   const { day: written } = useFormat();
   const calls = new Map(days.map((one) => [one.day, one.calls]));
@@ -51,9 +50,11 @@ export function DayBars({ days, window, label }: DayBarsProps) {
 
 /** The days (UTC, as the server counts them) that the window touches. */
 function daysOf({ since, until }: { since: number; until: number }): string[] {
-  const first = Math.floor(since / DAY);
-  const count = Math.floor(until / DAY) - first + 1;
-  return Array.from({ length: count }, (_, at) => new Date((first + at) * DAY * 1000).toISOString().slice(0, 10));
+  const first = Math.floor(since / DAY_SECONDS);
+  const count = Math.floor(until / DAY_SECONDS) - first + 1;
+  return Array.from({ length: count }, (_, at) =>
+    new Date((first + at) * DAY_SECONDS * 1000).toISOString().slice(0, 10),
+  );
 }
 
 /** Noon, so that every time zone writes the same day. */

@@ -1,48 +1,52 @@
 // Who is signed in. The secret is in a cookie that no script can read; the page only knows the key's name.
 
-import { type QueryClient, useQuery, useQueryClient } from "@tanstack/react-query";
-import type { ReactNode } from "react";
-import { ApiError, get, post, remove } from "../api/http";
-import type { Session } from "../api/types";
-import { useText } from "../i18n";
-import { Waiting } from "../ui";
-import { SignIn } from "./sign_in";
+import { type QueryClient, useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useEffect } from "react";
+import { ApiError, get, post, remove } from "./http";
+import type { Session } from "./types";
 
 const SESSIONS = "/v1/stillroom/sessions";
 const CURRENT = `${SESSIONS}/current`;
-const TOKEN = "#signin=";
+/** What the printed address ends with, before its token. */
+export const TOKEN = "#signin=";
+const SESSION = ["session"];
 /** Why the printed address signed nobody in. */
 const REFUSED = ["sign-in-refused"];
 
-/** The pages, once somebody is signed in; else the page to sign in. */
-export function SessionGate({ children }: { children: ReactNode }) {
-  const t = useText();
-  const session = useSession();
-  const refused = useQueryClient().getQueryData<ApiError>(REFUSED);
-  if (session.isPending) return session.failureCount > 0 ? <Waiting text={t("common.reconnecting")} /> : <Waiting />;
-  if (!session.data) return <SignIn refused={session.error ?? refused} />;
-  return children;
-}
+/** What the server said when it refused the printed address's token, if it did. */
+export const useRefused = () => useQueryClient().getQueryData<ApiError>(REFUSED);
 
 export function useSession() {
   return useQuery({
-    queryKey: ["session"],
+    queryKey: SESSION,
     queryFn: ({ client }) => current(client),
     staleTime: Number.POSITIVE_INFINITY,
   });
 }
 
-export async function signIn(key: string): Promise<Session> {
-  return post<Session>(SESSIONS, { key });
+export function useSignIn() {
+  const client = useQueryClient();
+  return useMutation({
+    mutationFn: (key: string) => post<Session>(SESSIONS, { key }),
+    onSuccess: (session) => client.setQueryData(SESSION, session),
+  });
 }
 
-export function useSignOut(): () => Promise<void> {
+/** Nobody is signed in: what was shown is forgotten, for whoever comes next may be of another project. */
+export function useForgotten(): void {
   const client = useQueryClient();
-  return async () => {
-    await remove(CURRENT);
-    client.clear();
-    client.setQueryData(["session"], null);
-  };
+  useEffect(() => {
+    client.removeQueries({ predicate: ({ queryKey: [part] }) => part !== SESSION[0] && part !== REFUSED[0] });
+  }, [client]);
+}
+
+export function useSignOut() {
+  const client = useQueryClient();
+  return useMutation({
+    mutationFn: () => remove(CURRENT),
+    // A session that has ended already is one less to end, which the client tells by itself.
+    onSuccess: () => client.setQueryData(SESSION, null),
+  });
 }
 
 /** The session of the cookie, else the one that the printed address's token begins; null for neither. */
@@ -53,7 +57,8 @@ async function current(client: QueryClient): Promise<Session | null> {
       return await post<Session>(SESSIONS, { token });
     } catch (error) {
       if (!(error instanceof ApiError) || error.status !== 401) {
-        location.hash = TOKEN + encodeURIComponent(token); // for when the server can be reached again
+        // For when the server can be reached again.
+        history.replaceState(null, "", `${location.pathname}${location.search}${TOKEN}${encodeURIComponent(token)}`);
         throw error;
       }
       // It was used already, which is no matter when its session is still there; else it is said.

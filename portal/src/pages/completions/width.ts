@@ -1,6 +1,4 @@
-import { type RefObject, useEffect, useLayoutEffect, useState } from "react";
-
-const TICK_MS = 10_000;
+import { type RefObject, useLayoutEffect, useState } from "react";
 
 /** How wide an element is, as it changes. */
 export function useWidth(element: RefObject<HTMLElement | null>): number {
@@ -14,13 +12,4 @@ export function useWidth(element: RefObject<HTMLElement | null>): number {
     return () => observer.disconnect();
   }, [element]);
   return width;
-}
-
-/** Draws the component again now and then, so that "a minute ago" becomes two. */
-export function useTick(): void {
-  const [, tick] = useState(0);
-  useEffect(() => {
-    const timer = setInterval(() => document.visibilityState === "visible" && tick((count) => count + 1), TICK_MS);
-    return () => clearInterval(timer);
-  }, []);
 }

@@ -1,0 +1,16 @@
+import type { AddressChanges } from "../../ui";
+import type { Rows } from "./asking";
+import type { Choices } from "./choices";
+
+/** What each step is given. */
+export interface StepProps {
+  choices: Choices;
+  rows: Rows;
+  /** The chosen student, or the one proposed. */
+  student: string | null;
+  /** How many rows are trained on and held back. */
+  training: number;
+  validation: number;
+  /** Writes into the address; null takes a name out. */
+  set: (changes: AddressChanges) => void;
+}
