@@ -6,7 +6,6 @@ STILLROOM_PORTAL=skip leaves it out: the API and the command line need none of i
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +13,6 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-LEFT_OUT = os.environ.get("STILLROOM_PORTAL") == "skip"
 REMEDY = "To install without the portal, set STILLROOM_PORTAL=skip; the API and the command line need none of it."
 
 
@@ -23,12 +21,12 @@ class PortalHook(BuildHookInterface):
 
     def dependencies(self) -> list[str]:
         """The package with Node.js, where the portal must be built and this machine has none."""
-        if LEFT_OUT or self._portal.is_current() or self._portal.machines_node():
+        if self._portal.LEFT_OUT or self._portal.is_current() or self._portal.machines_node():
             return []
         return [self._portal.NODE_WHEEL]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        if LEFT_OUT:
+        if self._portal.LEFT_OUT:
             return
         try:
             self._portal.build()

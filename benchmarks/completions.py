@@ -34,7 +34,7 @@ from tests.support import Server
 from stillroom import auth, billing, ids
 from stillroom.assembly import ensure_admin_key, open_platform
 from stillroom.completions import search, table
-from stillroom.completions.indexing import texts_of
+from stillroom.completions.conversations import texts_of
 from stillroom.config import Price, Settings
 
 DAYS = 90

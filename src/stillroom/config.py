@@ -216,6 +216,11 @@ def running_server(folder: Path) -> dict[str, Any]:
         return {}
 
 
+def sign_in_address(url: str, token: str) -> str:
+    """Where a browser goes to be signed in. Behind `#`, the token is sent to no server and stays in no log of one."""
+    return f"{url}/#signin={token}"
+
+
 def _folder(text: str) -> Path:
     return Path(text).expanduser().resolve()
 

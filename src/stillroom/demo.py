@@ -403,7 +403,7 @@ def _portal_address(url: str, key: str) -> str:
 
     with OpenAI(base_url=f"{url}/v1", api_key=key) as client:
         made = client.post("/stillroom/sign_in_tokens", cast_to=dict[str, Any])
-    return f"{url}/#signin={made['token']}"
+    return config.sign_in_address(url, made["token"])
 
 
 def _curve(losses: list[float]) -> str:

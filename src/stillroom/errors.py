@@ -144,7 +144,7 @@ class StudentUnavailable(StillroomError):
 
 
 class StoreUnavailable(StillroomError):
-    """The database cannot take the write now; nothing was stored."""
+    """The database cannot take the write now, or is too busy to be read; nothing was stored."""
 
     code = "store_unavailable"
 

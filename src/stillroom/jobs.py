@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import (
@@ -146,10 +146,11 @@ def ask_to_pause(connection: Connection, subject: str) -> bool:
     return connection.execute(statement.values(wish=PAUSE)).rowcount == 1
 
 
-def claim(connection: Connection, worker: str, kinds: Iterable[str]) -> Claim | None:
-    """Takes the oldest queued job of these kinds whose time has come; None when there is none."""
+def claim(connection: Connection, worker: str, kinds: Iterable[str], held_back: Collection[int] = ()) -> Claim | None:
+    """Takes the oldest queued job of these kinds whose time has come, but for those held back, by their
+    numbers; None when there is none."""
     due = jobs.c.not_before <= int(time.time())
-    oldest = _queued(kinds).where(due).order_by(jobs.c.number).limit(1)
+    oldest = _queued(kinds, held_back).where(due).order_by(jobs.c.number).limit(1)
     # One UPDATE ... RETURNING, so that two workers never take the same job.
     statement = (
         update(jobs)
@@ -178,13 +179,15 @@ def claim(connection: Connection, worker: str, kinds: Iterable[str]) -> Claim | 
     )
 
 
-def claimable_from(connection: Connection, kinds: Iterable[str]) -> int | None:
-    """From when on one of these kinds can be claimed, in seconds since the epoch; None when none is queued."""
-    return connection.execute(_queued(kinds).with_only_columns(func.min(jobs.c.not_before))).scalar()
+def claimable_from(connection: Connection, kinds: Iterable[str], held_back: Collection[int] = ()) -> int | None:
+    """From when on one of these kinds can be claimed, in seconds since the epoch; None when none is queued
+    that is not held back."""
+    return connection.execute(_queued(kinds, held_back).with_only_columns(func.min(jobs.c.not_before))).scalar()
 
 
-def _queued(kinds: Iterable[str]) -> Select[int]:
-    return select(jobs.c.number).where(jobs.c.state == State.QUEUED.value, jobs.c.kind.in_(sorted(kinds)))
+def _queued(kinds: Iterable[str], held_back: Collection[int]) -> Select[int]:
+    query = select(jobs.c.number).where(jobs.c.state == State.QUEUED.value, jobs.c.kind.in_(sorted(kinds)))
+    return query.where(jobs.c.number.not_in(held_back)) if held_back else query
 
 
 def wish_of(connection: Connection, held: Claim) -> str:

@@ -228,8 +228,11 @@ def number_plan(platform: Platform, chosen: Filter) -> list[str]:
 
 def test_a_pages_rows_are_found_by_their_numbers(platform: Platform) -> None:
     number = add(platform)
-    (rows,) = plans(platform, lambda c: table.by_numbers(c, [number]))
-    assert rows == [ROWS, THEIR_PREFIXES]
+    for descending in (False, True):
+        (rows,) = plans(platform, lambda c, d=descending: list(table.one_by_one(c, [number], descending=d)))
+        assert rows == [ROWS, THEIR_PREFIXES]  # no sorting, which would have all of them in memory
+    (rows,) = plans(platform, lambda c: list(table.without_beginnings(c, [number])))
+    assert rows == [ROWS]
 
 
 def test_costs_are_found_by_what_they_are_of(platform: Platform) -> None:
@@ -411,7 +414,7 @@ def fill_bulk_actions(platform: Platform) -> None:
         bulk.Order(action=bulk.Action.DELETE, chosen=chosen),
     ):
         action = platform.bulk_actions.start(PROJECT, order)
-        claim = platform.writer.write(lambda c: jobs.claim(c, "server", [bulk.KIND]))
+        claim = platform.writer.write(lambda c: jobs.claim(c, "server", [bulk.KIND], [0]))
         assert claim is not None
         platform.writer.write(lambda c, claim=claim: bulk.record_start(c, claim, 1))
         for numbers in bulk.upcoming(platform.database, action):
@@ -491,6 +494,7 @@ def read_everything(platform: Platform) -> None:
         catalog.unfinished_deployments(connection)
         catalog.get_deployment(connection, PROJECT, "d")
         jobs.claimable_from(connection, ["fine_tuning", "eval_run"])
+        jobs.claimable_from(connection, [bulk.KIND], bulk.held_back(connection) or [1])
         jobs.validating(connection, fine_tuning.KIND)
 
 

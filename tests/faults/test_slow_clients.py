@@ -1,7 +1,8 @@
-"""Callers who dribble are shown the door; callers who wait for a long answer are not."""
+"""Callers who dribble, or take nothing of their answer, are shown the door; who waits for a long answer is not."""
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import socket
 import threading
@@ -10,7 +11,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import uvicorn
 
+from stillroom.api.protocol import PatientNoMore
+from stillroom.api.wire import Receive, Scope, Send
 from stillroom.teachers.scripted import ScriptedTeacher, echo
 from tests.faults.wire import chat, connect, payloads, question, raw, request_bytes, seconds_until_closed, send
 from tests.support import Server
@@ -112,3 +116,57 @@ def test_dribbling_callers_do_not_hold_up_others(drawling: Server) -> None:
     assert time.monotonic() - began < 1
     for connection in held:
         connection.close()
+
+
+class Impatient(PatientNoMore):
+    taking_seconds = 0.4
+
+
+async def pour(_scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers without end, until the caller is gone."""
+
+    async def write() -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            await send({"type": "http.response.body", "body": b"x" * 65_536, "more_body": True})
+            await asyncio.sleep(0)
+
+    writing = asyncio.create_task(write())
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    writing.cancel()
+
+
+async def seconds_served(*, reads: bool) -> float | None:
+    """After how many seconds a caller is left alone who asks for that, and reads a little at a time or nothing;
+    None when he is still served after two."""
+    config = uvicorn.Config(pour, http=Impatient, lifespan="off", log_config=None)
+    config.load()
+    listener = socket.create_server(("127.0.0.1", 0))
+    serving = uvicorn.Server(config)
+    running = asyncio.create_task(serving.serve([listener]))
+    began = time.monotonic()
+    reader, writer = await asyncio.open_connection(*listener.getsockname(), limit=1024)
+    writer.write(b"GET / HTTP/1.1\r\nhost: t\r\n\r\n")
+    while not serving.started or not serving.server_state.connections:
+        await asyncio.sleep(0.01)
+    while serving.server_state.connections and time.monotonic() - began < 2:
+        await asyncio.sleep(0.05)
+        if reads:
+            await reader.readexactly(200_000)
+    spent = time.monotonic() - began
+    gone = not serving.server_state.connections
+    serving.should_exit = serving.force_exit = True
+    writer.transport.abort()
+    await running
+    return spent if gone else None
+
+
+def test_who_takes_nothing_of_an_answer_is_closed() -> None:
+    spent = asyncio.run(seconds_served(reads=False))
+    assert spent is not None
+    assert 0.4 <= spent < 1.5
+
+
+def test_who_takes_a_little_at_a_time_is_not_closed() -> None:
+    assert asyncio.run(seconds_served(reads=True)) is None

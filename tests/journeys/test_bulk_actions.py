@@ -188,6 +188,43 @@ def test_what_is_stored_after_the_asking_is_never_touched(client: OpenAI, raw: R
     assert list(metadata_of(client, label)) == later
 
 
+def test_up_to_leaves_out_what_came_between_the_looking_and_the_asking(
+    client: OpenAI, raw: Raw, label: dict[str, str]
+) -> None:
+    seen = capture(client, label, 3)
+    came = capture(client, label, 3)
+    until = {"metadata": label, "up_to": seen[-1]}
+    action = carried_out(raw, {"action": "tag", "filter": until, "metadata": {"seen": "yes"}})
+    assert (action["matched"], action["done"]) == (3, 3)
+    assert list(metadata_of(client, {**label, "seen": "yes"})) == seen
+    carried_out(raw, {"action": "delete", "filter": until})
+    assert list(metadata_of(client, label)) == came
+    # The completion that it names need not be there any more.
+    assert carried_out(raw, {"action": "delete", "filter": until})["matched"] == 0
+    carried_out(raw, {"action": "delete", "filter": {"metadata": label}})
+    assert metadata_of(client, label) == {}
+
+
+def test_an_action_says_by_itself_which_completions_it_is_about(
+    client: OpenAI, raw: Raw, label: dict[str, str]
+) -> None:
+    first, last = capture(client, label, 2)
+    wait = {"action": "delete", "undo_seconds": 60}
+    by_ids = ask(raw, {**wait, "ids": [last, first]})
+    by_filter = ask(raw, {**wait, "filter": {"metadata": label, "search": "x"}})
+    by_end = ask(raw, {**wait, "filter": {"metadata": label, "up_to": first}})
+    meant = []
+    for action in (by_ids, by_filter, by_end):
+        _, _, shown = raw("GET", f"{ACTIONS}/{action['id']}")
+        meant.append((shown["filter"], shown["ids"]))
+        raw("POST", f"{ACTIONS}/{action['id']}/cancel")
+    assert meant == [
+        (None, [first, last]),
+        ({"metadata": label, "search": "x", "up_to": last}, None),
+        ({"metadata": label, "up_to": first}, None),
+    ]
+
+
 def test_a_search_is_acted_on_only_when_all_of_it_can_be_found(client: OpenAI, raw: Raw, label: dict[str, str]) -> None:
     capture(client, label, 5)
     action = carried_out(raw, {"action": "delete", "filter": {"search": "問い", "metadata": label}})
@@ -200,9 +237,9 @@ def test_the_last_action_is_listed_first(client: OpenAI, raw: Raw, label: dict[s
     tag = {"action": "tag", "ids": made}
     first, second = (carried_out(raw, {**tag, "metadata": {"n": n}}) for n in "12")
     _, _, page = raw("GET", f"{ACTIONS}?limit=1")
-    assert (page["data"], page["has_more"]) == ([second], True)
+    assert ([action["id"] for action in page["data"]], page["has_more"]) == ([second["id"]], True)
     _, _, rest = raw("GET", f"{ACTIONS}?limit=1&after={second['id']}")
-    assert rest["data"] == [first]
+    assert [action["id"] for action in rest["data"]] == [first["id"]]
     assert raw("GET", f"{ACTIONS}/bulk-none")[0] == 404
 
 
@@ -216,12 +253,14 @@ def test_the_last_action_is_listed_first(client: OpenAI, raw: Raw, label: dict[s
         ({"action": "delete", "ids": ["chatcmpl-00000000001"] * 10_001}, "ids"),
         ({"action": "delete", "filter": {"colour": "red"}}, "filter.colour"),
         ({"action": "delete", "filter": {"status": "odd"}}, "filter.status"),
+        ({"action": "delete", "filter": {"up_to": "nonsense"}}, "up_to"),
         ({"action": "delete", "filter": {}, "metadata": {"a": "b"}}, "metadata"),
         ({"action": "delete", "filter": {}, "undo_seconds": 61}, "undo_seconds"),
         ({"action": "tag", "filter": {}}, "metadata"),
         ({"action": "tag", "filter": {}, "metadata": {}}, "metadata"),
         ({"action": "tag", "filter": {}, "metadata": {"k" * 65: None}}, "metadata"),
         ({"action": "tag", "filter": {}, "metadata": {str(n): "v" for n in range(17)}}, "metadata"),
+        ({"action": "tag", "filter": {}, "metadata": {str(n): None for n in range(17)}}, "metadata"),
         ({"action": "tag", "filter": {}, "metadata": {"a": "b"}, "undo_seconds": 5}, "undo_seconds"),
         ({"action": "burn", "filter": {}}, "action"),
     ],

@@ -97,13 +97,23 @@ def test_completions_are_tagged_by_filter(server: Server, client: OpenAI, label:
 
 def test_completions_are_deleted_by_id_and_by_filter(server: Server, client: OpenAI, label: dict[str, str]) -> None:
     made = capture(client, label, 3)
-    server.cli("completions", "delete", made[0], "--yes")
+    assert server.cli("completions", "delete", made[0], "--yes").stdout == "1 completion deleted.\n"
     assert [item.id for item in client.chat.completions.list(metadata=label)] == made[1:]
     refused = server.cli("completions", "delete", "--yes", check=False)
     assert refused.returncode != 0  # with neither ids nor filters nothing is deleted
     done = server.cli("completions", "delete", "--metadata", pair(label), "--yes")
     assert done.stdout == "2 completions deleted.\n"
     assert client.chat.completions.list(metadata=label).data == []
+
+
+@pytest.mark.parametrize("deed", [("delete",), ("tag", "tone=dry")])
+def test_what_matches_nothing_is_said_without_asking(
+    server: Server, label: dict[str, str], deed: tuple[str, ...]
+) -> None:
+    done = server.cli("completions", *deed, "--metadata", pair(label))
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "No stored completions match." in done.stderr
+    assert "?" not in done.stderr
 
 
 # --- distill and jobs ---------------------------------------------------------------------------------

@@ -128,10 +128,19 @@ def test_a_teacher_can_be_deployed_under_another_name(
     arm: CognitiveServicesManagementClient, azure: AzureOpenAI
 ) -> None:
     body: Any = deployment_of("gpt-4o")
-    arm.deployments.begin_create_or_update(*PLACE, "my teacher", body).result()
-    answer = azure.chat.completions.create(model="my teacher", messages=ASKED)
+    arm.deployments.begin_create_or_update(*PLACE, "my_teacher.2", body).result()
+    answer = azure.chat.completions.create(model="my_teacher.2", messages=ASKED)
     assert answer.choices[0].message.content == "thing 1"
-    arm.deployments.begin_delete(*PLACE, "my teacher").result()
+    arm.deployments.begin_delete(*PLACE, "my_teacher.2").result()
+
+
+@pytest.mark.parametrize("name", ["my%20teacher", "a%2Fb", "ft:a", "%C3%BC", "%3Cb%3E", "%00", "a%0A", "n" * 65])
+def test_a_deployments_name_is_one_that_needs_no_escaping_in_an_address(raw: Raw, name: str) -> None:
+    path = f"{ACCOUNT}/deployments/{name}?api-version=2024-10-21"
+    status, _, body = raw("PUT", path, {"properties": {"model": {"format": "OpenAI", "name": "gpt-4o"}}})
+    assert status == 400
+    assert "Invalid deployment name" in body["error"]["message"]
+    assert "1 to 64 letters" in body["error"]["message"]
 
 
 def test_a_deployed_model_cannot_be_deleted(client: OpenAI, job: FineTuningJob, deployed: str) -> None:

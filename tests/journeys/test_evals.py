@@ -398,6 +398,7 @@ def test_stored_completions_are_chosen_by_every_filter(client: OpenAI, label: di
     assert drawn(model="gpt-4o") == ["a", "b", "c"]
     assert sorted(drawn(limit=2)) == ["c", "d"]
     assert len(drawn(created_after=at - 1)) == 4
+    assert drawn(up_to=ids[1]) == ["a", "b"]
     source: Any = {"type": "completions", "source": of_stored(label, created_before=at - 60)}
     nothing = client.evals.runs.create(eval_id, data_source=source)
     failed = ended(client, nothing, "failed")

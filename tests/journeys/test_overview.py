@@ -25,9 +25,13 @@ from tests.journeys.conftest import await_end, deployment_of
 from tests.journeys.test_costs import ACCOUNT, send
 from tests.support import Server, example_lines, wait_for
 
-TEACHERS = {"gpt-4o": {"price": {"input": 2.5, "output": 10}}, "other": {"price": {"input": 0.15, "output": 0.6}}}
 STUDENT_PRICE = {"training": 3.0, "input": 0.5, "output": 1.5, "hosting_hour": 1.7}
-FORMULA = '=cmd|"x"!A1, calc'  # a deployment's name may be this
+SECOND = "second"
+FORMULA = '=cmd|"x"!A1, calc'  # a key's name may be this
+TEACHERS = {
+    "gpt-4o": {"price": {"input": 2.5, "output": 10}},
+    "other": {"price": {"input": 0.15, "output": 0.6}},
+}
 CHATS, SAID = 24, 4
 COMMON = ("n_epochs", "batch_size", "learning_rate_multiplier")
 
@@ -82,12 +86,12 @@ def _made(server: Server) -> World:
     told = send(server, "GET", f"/v1/stillroom/{query}")[2]
     job = await_end(sdk, sdk.fine_tuning.jobs.create(**asked).id)
     assert job.status == "succeeded", job.error
-    for name in ("student", FORMULA):
+    for name in ("student", SECOND):
         put = send(server, "PUT", _arm(name), deployment_of(str(job.fine_tuned_model)))
         assert put[0] in (200, 201), put
     for number in range(SAID):
         _say(sdk, "student", f"thing {number}")
-    _say(sdk, FORMULA, "thing")
+    _say(sdk.with_options(api_key=post("keys", {"name": FORMULA})["key"]), SECOND, "thing")
     compared = post("comparisons", {"jobs": [job.id], "judge": None})["eval_id"]
     wait_for(lambda: sdk.evals.runs.list(compared).data[0].status == "completed")
     return World(
@@ -224,7 +228,7 @@ def test_a_fine_tune_of_ours_is_trained_on_as_it_began(world: World) -> None:
 def test_a_deployments_traffic_speed_and_price(world: World) -> None:
     listed = world.get("deployments")
     by_name = {each["name"]: each for each in listed["data"]}
-    assert sorted(by_name) == sorted(["student", FORMULA])
+    assert sorted(by_name) == sorted(["student", SECOND])
     student = by_name["student"]
     rows = world.rows(
         "SELECT prompt_tokens, completion_tokens, latency_ms, first_token_ms FROM completions WHERE model = 'student'"
@@ -252,9 +256,9 @@ def test_calls_before_the_window_are_not_a_deployments_traffic(world: World) -> 
 
 def test_a_new_answer_is_in_the_speed_at_once(world: World) -> None:
     with OpenAI(base_url=f"{world.server.url}/v1", api_key=world.server.key) as sdk:
-        before = _deployment(world, FORMULA)
-        _say(sdk, FORMULA, "once more")
-    after = _deployment(world, FORMULA)
+        before = _deployment(world, SECOND)
+        _say(sdk, SECOND, "once more")
+    after = _deployment(world, SECOND)
     assert after["latency_ms"]["calls"] == before["latency_ms"]["calls"] + 1
     assert after["calls"] == before["calls"] + 1
 
@@ -304,7 +308,7 @@ def test_models_say_what_they_weigh_and_what_can_be_done_with_them(world: World)
     assert scratch["can"] == {"fine_tune": True, "deploy": False, "chat": False}
     (tuned,) = by_kind["fine_tuned"]
     assert (tuned["name"], tuned["base"], tuned["job"]) == (world.name, "scratch-small", world.job)
-    assert sorted(tuned["deployments"]) == sorted(["student", FORMULA])
+    assert sorted(tuned["deployments"]) == sorted(["student", SECOND])
     assert tuned["can"] == {"fine_tune": True, "deploy": True, "chat": True}
     assert tuned["price"] == {"input": 0.5, "output": 1.5, "training": 3.0, "usd_per_hosting_hour": 1.7}
     folders = {path.name: path for path in (world.server.data / "blobs" / "models").iterdir()}
@@ -396,8 +400,8 @@ def test_usage_as_csv_is_usage_as_json(world: World, by: str) -> None:
     rows = list(csv.DictReader(io.StringIO(data.decode(), newline="")))
     expected = [{name: _cell(value) for name, value in row.items() if name != "object"} for row in shown]
     assert rows == expected
-    if "deployment" in by:
-        assert f"'{FORMULA}" in {row["deployment"] for row in rows}
+    if "key" in by:
+        assert f"'{FORMULA}" in {row["key"] for row in rows}
 
 
 def _cell(value: Any) -> str:

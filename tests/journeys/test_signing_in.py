@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
+import signal
 import ssl
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -92,6 +95,30 @@ def test_a_printed_address_signs_in_once(server: Server) -> None:
     assert "set-cookie" not in second.headers
 
 
+def test_the_browser_that_is_opened_is_given_the_token_where_no_other_user_sees_it(
+    server: Server, tmp_path: Path
+) -> None:
+    opened, browser = tmp_path / "opened", tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$@" > {opened}.draft && mv {opened}.draft {opened}\n')
+    browser.chmod(0o755)
+    command = [sys.executable, "-m", "stillroom", "portal", "--open", "--data", str(server.data)]
+    environment = {**os.environ, "BROWSER": str(browser)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        wait_for(opened.exists, pause=0.02)
+        arguments = opened.read_text().strip()
+        page = Path(urlsplit(arguments).path)
+        seen = page.read_text(), stat.S_IMODE(page.stat().st_mode), stat.S_IMODE(page.parent.stat().st_mode)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=30)[0].decode()
+    printed = ADDRESS.search(said)
+    assert printed
+    assert printed[2] not in arguments
+    assert printed[0].strip() in seen[0]
+    assert seen[1:] == (0o600, 0o700)
+    assert not page.parent.exists()
+    assert send(server, "POST", SESSIONS, {"token": printed[2]}, key=None).status == 200
+
+
 def test_of_many_who_use_a_token_at_once_one_is_signed_in(server: Server) -> None:
     token = send(server, "POST", "/v1/stillroom/sign_in_tokens").json["token"]
     with ThreadPoolExecutor(8) as pool:
@@ -137,6 +164,26 @@ def test_a_session_ends_with_its_key(server: Server) -> None:
     assert send(server, "DELETE", f"{KEYS}/{made['id']}").status == 200
     assert by_cookie(server, "GET", KEYS, cookie=cookie).status == 401
     assert by_cookie(server, "GET", KEYS, cookie=other).status == 200
+
+
+def test_signing_in_again_ends_the_browsers_session_before(server: Server) -> None:
+    old, others = sign_in(server), sign_in(server)
+    again = send(server, "POST", SESSIONS, {"key": server.key}, key=None, cookie=old, origin=server.url)
+    assert by_cookie(server, "GET", CURRENT, cookie=cookie_of(again)).status == 200
+    assert by_cookie(server, "GET", CURRENT, cookie=old).status == 401
+    assert by_cookie(server, "GET", CURRENT, cookie=others).status == 200
+    refused = send(server, "POST", SESSIONS, {"key": "sk-wrong"}, key=None, cookie=others, origin=server.url)
+    assert refused.status == 401
+    assert by_cookie(server, "GET", CURRENT, cookie=others).status == 200
+
+
+def test_a_cookie_of_the_same_name_from_elsewhere_does_not_hide_the_session(server: Server) -> None:
+    cookie = sign_in(server)
+    both = f"{cookie.partition('=')[0]}=planted; {cookie}"
+    for path in (CURRENT, KEYS):
+        assert by_cookie(server, "GET", path, cookie=both).status == 200
+    assert by_cookie(server, "DELETE", CURRENT, cookie=both, origin=server.url).status == 200
+    assert by_cookie(server, "GET", CURRENT, cookie=cookie).status == 401
 
 
 def test_two_servers_on_one_host_do_not_sign_each_other_out(server: Server, own: Server) -> None:

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from openai import OpenAI
 
-from stillroom.teachers.scripted import ScriptedTeacher, echo
+from stillroom.teachers.scripted import ScriptedTeacher, Status, echo
 from tests.conftest import PRICE
 from tests.journeys.conftest import Raw
 from tests.support import Server, wait_for
@@ -129,6 +129,20 @@ def test_counts_and_facets_are_those_of_the_filter(client: OpenAI, get: Get, lab
     assert not facets["sampled"]
 
 
+def test_up_to_a_completion_none_is_listed_counted_or_trained_on_that_came_later(
+    client: OpenAI, raw: Raw, get: Get, label: dict[str, str]
+) -> None:
+    earlier = [store(client, f"question {n}", {**label, "n": "early"}) for n in range(12)]
+    store(client, "question 12", {**label, "n": "late"})
+    until = {"metadata": label, "up_to": earlier[-1]}
+    assert ids_of(get(**until, limit=100)) == earlier[::-1]
+    assert get("/count", **until)["count"] == 12
+    assert get("/count", up_to=earlier[0])["count"] == get("/count")["count"] - 12
+    assert get("/facets", **until)["statuses"] == [{"value": "completed", "count": 12}]
+    status, _, made = raw("POST", "/v1/stillroom/selections", {"filter": until})
+    assert (status, made["training_examples"]) == (200, 12), made
+
+
 def test_times_are_bounds_of_a_list(client: OpenAI, get: Get, label: dict[str, str]) -> None:
     store(client, "question", label)
     (item,) = get(metadata=label)["data"]
@@ -136,6 +150,57 @@ def test_times_are_bounds_of_a_list(client: OpenAI, get: Get, label: dict[str, s
     assert get(metadata=label, created_after=created, created_before=created + 1)["data"]
     assert not get(metadata=label, created_after=created + 1)["data"]
     assert not get(metadata=label, created_before=created)["data"]
+
+
+CALLED = {"id": "call_1", "type": "function", "function": {"name": "look_up", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize(
+    ("message", "answer", "called"),
+    [
+        ({"content": "hi", "tool_calls": ["x"]}, "hi", []),
+        ({"content": "hi", "tool_calls": {"a": 1}}, "hi", []),
+        ({"content": "hi", "tool_calls": 5}, "hi", []),
+        ({"content": {"a": 1}, "tool_calls": [{"function": "f"}, {"function": {"name": 7}}, CALLED]}, "", ["look_up"]),
+        ({"content": 5, "function_call": CALLED["function"]}, "", ["look_up"]),
+    ],
+)
+def test_an_odd_answer_is_kept_and_hides_no_other(
+    teacher: ScriptedTeacher,
+    client: OpenAI,
+    raw: Raw,
+    get: Get,
+    label: dict[str, str],
+    message: dict[str, Any],
+    answer: str,
+    called: list[str],
+) -> None:
+    even = store(client, "even", label)
+    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": {"a": 1}}
+    teacher.script(Status(code=200, body={"object": "chat.completion", "model": "m", "choices": [choice]}))
+    asked = {"model": "gpt-4o", "messages": [{"role": "user", "content": "odd"}], "store": True, "metadata": label}
+    status, _, given = raw("POST", "/v1/chat/completions", asked)
+    assert (status, given["choices"]) == (200, [choice])
+    page = get(metadata=label)
+    assert ids_of(page) == [given["id"], even]
+    odd = page["data"][0]
+    assert (odd["answer"], odd["tool_calls"], odd["finish_reason"]) == (answer, called, None)
+    assert get(f"/{given['id']}")["response"]["choices"] == [choice]
+
+
+@pytest.mark.parametrize(
+    "tail", ["stillroom/completions", "stillroom/completions/count", "stillroom/completions/facets"]
+)
+@pytest.mark.parametrize("name", ["metadata[a", "metadata[", "metadata[a]b"])
+def test_a_metadata_filter_that_is_cut_off_is_refused(raw: Raw, tail: str, name: str) -> None:
+    status, _, body = raw("GET", f"/v1/{tail}?{name}=1")
+    assert (status, body["error"]["param"]) == (400, name)
+
+
+@pytest.mark.parametrize("tail", ["stillroom/completions/export", "chat/completions", "fine_tuning/jobs"])
+def test_so_it_is_wherever_there_is_such_a_filter(raw: Raw, tail: str) -> None:
+    status, _, body = raw("GET", f"/v1/{tail}?metadata[a=1")
+    assert (status, body["error"]["param"]) == (400, "metadata[a")
 
 
 @pytest.mark.parametrize(
@@ -147,6 +212,7 @@ def test_times_are_bounds_of_a_list(client: OpenAI, get: Get, label: dict[str, s
         ("limit=201", "limit"),
         ("after=nothing", "after"),
         ("before=chatcmpl-1", "before"),
+        ("up_to=nothing", "up_to"),
         ("search=" + "x" * 1001, "search"),
     ],
 )

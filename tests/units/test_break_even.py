@@ -12,8 +12,9 @@ from sqlalchemy import Connection
 from stillroom import catalog
 from stillroom.assembly import Platform
 from stillroom.billing import Entry, Kind, record
-from stillroom.billing.break_even import DAY_SECONDS, Traffic, break_even, traffic_of
+from stillroom.billing.break_even import Traffic, break_even, traffic_of
 from stillroom.catalog import DeploymentState
+from stillroom.clock import DAY_SECONDS
 from stillroom.config import Price
 from stillroom.errors import ModelNotFound
 from stillroom.serving.savings import break_even_of

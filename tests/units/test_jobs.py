@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,6 +64,24 @@ def look(database: Database, observer: Observer) -> list[str]:
 def beat(database: Database, held: Claim) -> None:
     with database.writing.begin() as connection:
         jobs.beat(connection, held)
+
+
+def test_the_queue_tells_from_when_on_a_job_can_be_claimed(database: Database) -> None:
+    def claimable_from() -> int | None:
+        with database.read() as connection:
+            return jobs.claimable_from(connection, KINDS)
+
+    assert claimable_from() is None
+    later = int(time.time()) + 3600
+    with database.writing.begin() as connection:
+        values = {"project": auth.DEFAULT_PROJECT, "kind": KINDS[0], "state": State.QUEUED}
+        for hours in (1, 0):
+            jobs.enqueue(connection, subject=f"in {hours} hours", not_before=later + hours * 3600, **values)
+    assert claimable_from() == later
+    assert claim(database, "worker") is None
+    add(database, "now")
+    assert claimable_from() == 0
+    assert claim(database, "worker") is not None
 
 
 def test_jobs_are_claimed_oldest_first_and_once(database: Database) -> None:

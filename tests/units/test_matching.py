@@ -64,6 +64,7 @@ def _filter(choose: random.Random, made: list[NewCompletion]) -> Filter:
         "metadata": lambda: {key: choose.choice("xy") for key in choose.sample("abc", choose.randrange(1, 3))},
         "search": lambda: choose.choice([*WORDS, "京", "東 heron", "", "nowhere"]),
         "numbers": lambda: tuple(new.number for new in choose.sample(made, 50)),
+        "up_to": lambda: choose.choice([choose.choice(made).number, matching.LARGEST, 0]),
     }
     return Filter(**{name: possible[name]() for name in choose.sample(list(possible), choose.randrange(4))})
 
@@ -78,6 +79,7 @@ def _matches(new: NewCompletion, chosen: Filter) -> bool:
         and chosen.metadata.items() <= new.metadata.items()
         and (chosen.search is None or (bool(chosen.search) and all(word in said for word in chosen.search.split())))
         and (chosen.numbers is None or new.number in chosen.numbers)
+        and (chosen.up_to is None or new.number <= chosen.up_to)
     )
 
 

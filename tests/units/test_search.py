@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from alembic import command
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import Connection
 from sqlalchemy import text as sql
 
 from stillroom import ids
 from stillroom.assembly import Platform, open_platform
 from stillroom.completions import matching, search, table
-from stillroom.completions.indexing import PART, texts_of
+from stillroom.completions.conversations import texts_of
+from stillroom.completions.indexing import PART, Indexer
 from stillroom.completions.search import DOCUMENT_LETTERS, SEARCH_LETTERS
 from stillroom.completions.table import Filter
 from stillroom.config import Settings
-from stillroom.errors import InvalidRequest
-from stillroom.store.database import _alembic
+from stillroom.errors import InvalidRequest, StoreUnavailable
+from stillroom.store.database import Database, _alembic
 
 PROJECT = 1
 numbers = ids.OrderedNumbers()
@@ -90,6 +96,8 @@ def is_found(platform: Platform, said: str, wanted: str) -> bool:
         ("ＡＢＣ１２３", "abc123"),
         ("The QUICK brown fox", "quick FOX"),
         ("Straße", "STRASSE"),
+        ("İstanbul'da", "istanbul"),
+        ("istanbul", "İSTANBUL"),
         ("AIモデルを作る", "AIモデル"),
         ("AIモデルを作る", "モデル"),
         ("モデルAIを作る", "モデルAI"),
@@ -231,10 +239,96 @@ def test_what_is_no_conversation_has_no_text(body: dict[str, Any]) -> None:
     assert list(texts_of(body)) == []
 
 
-def test_of_a_very_long_conversation_the_beginning_is_found(platform: Platform) -> None:
-    number = store(platform, "beginning " + "x " * DOCUMENT_LETTERS + " ending")
+def test_of_a_very_long_conversation_the_answer_and_the_beginning_are_found(platform: Platform) -> None:
+    number = store(platform, "beginning " + "x " * DOCUMENT_LETTERS + " ending", "answer")
     index(platform)
-    assert (found(platform, "beginning"), found(platform, "ending")) == ([number], [])
+    for word, where in (("beginning", [number]), ("answer", [number]), ("ending", [])):
+        assert found(platform, word) == where, word
+
+
+def test_long_texts_are_indexed_one_in_a_transaction(platform: Platform) -> None:
+    for n in range(3):
+        store(platform, f"long{n} " + "京" * DOCUMENT_LETTERS)
+    for left in (2, 1, 0):
+        assert platform.indexer.step()
+        assert pending(platform) == left
+
+
+def pending(platform: Platform) -> int:
+    with platform.database.read() as connection:
+        return search.pending_count(connection, PROJECT)
+
+
+def test_indexing_ends_with_the_transaction_that_is_under_way(platform: Platform) -> None:
+    for n in range(12):
+        store(platform, f"long{n} " + "京都" * DOCUMENT_LETTERS)
+
+    async def begin_and_cancel() -> None:
+        indexing = asyncio.create_task(platform.indexer.tend())
+        while pending(platform) == 12:
+            await asyncio.sleep(0.001)
+        indexing.cancel()
+
+    asyncio.run(begin_and_cancel())  # returns when no thread is at work any more
+    assert 0 < pending(platform) < 12
+
+
+def test_a_damaged_completion_does_not_keep_others_from_being_found(
+    platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, unpackable, undecodable, bottomless, after = (store(platform, f"heron {n}") for n in range(5))
+    damage = sql("UPDATE completions SET body = :body WHERE number = :number")
+    damaged = {
+        unpackable: b"nonsense",
+        undecodable: zstandard.compress(b"nonsense"),
+        bottomless: zstandard.compress(b"[" * 100_000),
+    }
+    for number, body in damaged.items():
+        platform.writer.write(lambda c, values={"number": number, "body": body}: c.execute(damage, values))
+    index(platform)
+    assert found(platform, "heron") == [after, before]
+    assert pending(platform) == 0
+    for number in damaged:
+        assert ids.completion_id(number) in caplog.text
+        platform.writer.write(lambda c, number=number: table.remove(c, PROJECT, number))
+    index(platform)
+    platform.writer.write(
+        lambda c: c.execute(sql("INSERT INTO completion_search(completion_search) VALUES('integrity-check')"))
+    )
+
+
+class Failing(Database):
+    """A database that cannot be read for some times."""
+
+    def __init__(self, path: Path, *errors: Exception) -> None:
+        super().__init__(path)
+        self.errors = list(errors)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        if self.errors:
+            raise self.errors.pop(0)
+        with super().read() as connection:
+            yield connection
+
+
+def test_indexing_goes_on_after_an_error_that_nobody_expected(
+    platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    number = store(platform, "heron")
+    database = Failing(platform.database.path, sqlite3.OperationalError("disk I/O error"), StoreUnavailable("busy"))
+
+    async def tend_until_found() -> None:
+        tending = asyncio.create_task(Indexer(database, platform.writer).tend())
+        while pending(platform) and not tending.done():
+            await asyncio.sleep(0.01)
+        assert tending.cancel()
+
+    asyncio.run(asyncio.wait_for(tend_until_found(), 30))
+    database.close()
+    assert found(platform, "heron") == [number]
+    assert "disk I/O error" in caplog.text
+    assert "busy" in caplog.text
 
 
 def test_what_was_deleted_is_not_found_and_its_words_leave_the_index(platform: Platform) -> None:
@@ -273,7 +367,7 @@ def test_new_ones_are_indexed_before_a_long_past_is(platform: Platform) -> None:
 def test_one_that_is_deleted_while_it_is_indexed_is_not_found(platform: Platform) -> None:
     number = store(platform, "heron")
     with platform.database.read() as connection:
-        bodies = table.bodies(connection, search.newest_pending(connection, 10))
+        bodies = dict(table.bodies(connection, search.newest_pending(connection, 10)))
     documents = {number: search.document(texts_of(table.unpacked(body))) for number, body in bodies.items()}
     platform.writer.write(lambda c: table.remove(c, PROJECT, number))
     platform.writer.write(lambda c: search.index(c, documents))

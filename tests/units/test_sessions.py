@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection
 
 from stillroom.assembly import Platform, open_platform
-from stillroom.auth import Principal
-from stillroom.auth.sessions import SESSION_SECONDS, TOKENS
+from stillroom.auth import Keys, Principal, Sessions
+from stillroom.auth.sessions import SESSION_SECONDS, TOKENS_OF_A_KEY
 from stillroom.clock import Clock
 from stillroom.config import Settings
-from stillroom.errors import AuthenticationFailed, RateLimited
+from stillroom.errors import AuthenticationFailed
 
 
 class MovedClock(Clock):
@@ -95,6 +96,29 @@ def test_a_session_ends_when_it_is_signed_out_and_no_other_does(platform: Platfo
     assert platform.sessions.check(second)
 
 
+class SlowKeys(Keys):
+    """Keys that somebody signs out in the middle of being asked."""
+
+    meanwhile: Callable[[], None] | None = None
+
+    def name_of_live(self, connection: Connection, principal: Principal) -> str | None:
+        name = super().name_of_live(connection, principal)
+        if self.meanwhile is not None:
+            self.meanwhile()
+        return name
+
+
+def test_a_session_that_is_signed_out_while_it_is_looked_up_is_not_remembered(
+    platform: Platform, principal: Principal, clock: MovedClock
+) -> None:
+    keys = SlowKeys(platform.database, platform.writer)
+    sessions = Sessions(platform.database, platform.writer, keys, clock)
+    _, secret = sessions.begin(principal)
+    keys.meanwhile = lambda: sessions.end(secret)
+    assert sessions.check(secret)  # it was live when it was read
+    assert sessions.remembered(secret) is None
+
+
 def test_a_session_lasts_thirty_days(platform: Platform, principal: Principal, clock: MovedClock) -> None:
     session, secret = platform.sessions.begin(principal)
     assert abs(session.expires_at - clock.now() - SESSION_SECONDS) < 60
@@ -120,10 +144,13 @@ def test_a_token_expires_unused(platform: Platform, principal: Principal, clock:
     assert platform.sign_in_tokens.redeem(late) == principal
 
 
-def test_waiting_tokens_do_not_fill_memory(platform: Platform, principal: Principal, clock: MovedClock) -> None:
-    for _ in range(TOKENS):
-        platform.sign_in_tokens.mint(principal, 60)
-    with pytest.raises(RateLimited):
-        platform.sign_in_tokens.mint(principal, 60)
-    clock.ahead = 61
-    assert platform.sign_in_tokens.mint(principal, 60)
+def test_of_a_keys_many_tokens_the_newest_wait_and_other_keys_are_none_the_worse(
+    platform: Platform, principal: Principal
+) -> None:
+    others, _ = platform.sign_in_tokens.mint(Principal(project=1, key_id="another"), 60)
+    first, second, *_, last = (platform.sign_in_tokens.mint(principal, 60)[0] for _ in range(TOKENS_OF_A_KEY + 1))
+    with pytest.raises(AuthenticationFailed):
+        platform.sign_in_tokens.redeem(first)
+    for token in (second, last):
+        assert platform.sign_in_tokens.redeem(token) == principal
+    assert platform.sign_in_tokens.redeem(others).key_id == "another"

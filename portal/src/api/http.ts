@@ -22,6 +22,11 @@ export class ApiError extends Error {
     return [400, 404, 422].includes(this.status);
   }
 
+  /** Whether the project's budget is spent, which somebody may raise on the Usage page. */
+  get overBudget(): boolean {
+    return this.code === "insufficient_quota";
+  }
+
   /** Whether the server is not there or not ready, as it says itself or what stands before it does. */
   get away(): boolean {
     return [0, 502, 503, 504].includes(this.status);

@@ -12,9 +12,21 @@ export const TOKEN = "#signin=";
 const SESSION = ["session"];
 /** Why the printed address signed nobody in. */
 const REFUSED = ["sign-in-refused"];
+/** Whether somebody was signed in until the server said otherwise. */
+const ENDED = ["session-ended"];
+const KEPT = [SESSION, REFUSED, ENDED].map(([part]) => part);
 
 /** What the server said when it refused the printed address's token, if it did. */
 export const useRefused = () => useQueryClient().getQueryData<ApiError>(REFUSED);
+
+/** Whether the page to sign in is shown because a session has ended by itself. */
+export const useHasEnded = () => useQueryClient().getQueryData<boolean>(ENDED) ?? false;
+
+/** For a request that was refused because nobody is signed in any more. */
+export function sessionEnded(client: QueryClient): void {
+  if (client.getQueryData(SESSION)) client.setQueryData(ENDED, true);
+  client.setQueryData(SESSION, null);
+}
 
 export function useSession() {
   return useQuery({
@@ -28,7 +40,10 @@ export function useSignIn() {
   const client = useQueryClient();
   return useMutation({
     mutationFn: (key: string) => post<Session>(SESSIONS, { key }),
-    onSuccess: (session) => client.setQueryData(SESSION, session),
+    onSuccess: (session) => {
+      for (const queryKey of [REFUSED, ENDED]) client.removeQueries({ queryKey });
+      client.setQueryData(SESSION, session);
+    },
   });
 }
 
@@ -36,7 +51,7 @@ export function useSignIn() {
 export function useForgotten(): void {
   const client = useQueryClient();
   useEffect(() => {
-    client.removeQueries({ predicate: ({ queryKey: [part] }) => part !== SESSION[0] && part !== REFUSED[0] });
+    client.removeQueries({ predicate: ({ queryKey: [part] }) => !KEPT.includes(String(part)) });
   }, [client]);
 }
 
@@ -56,7 +71,7 @@ async function current(client: QueryClient): Promise<Session | null> {
     try {
       return await post<Session>(SESSIONS, { token });
     } catch (error) {
-      if (!(error instanceof ApiError) || error.status !== 401) {
+      if (!(error instanceof ApiError) || error.passing) {
         // For when the server can be reached again.
         history.replaceState(null, "", `${location.pathname}${location.search}${TOKEN}${encodeURIComponent(token)}`);
         throw error;

@@ -23,6 +23,8 @@ export interface Filter {
   status?: CompletionStatus;
   created_after?: number;
   created_before?: number;
+  /** A completion's id: none that began after it. */
+  up_to?: string;
   metadata?: Metadata;
   search?: string;
 }
@@ -99,6 +101,12 @@ export interface BulkAction {
   skipped: number;
   skipped_because?: { not_found: number; too_many_pairs: number };
   error: { code: string | null; message: string } | null;
+}
+
+/** One action by itself says which completions it is about: by ids, or by a filter. */
+export interface BulkActionDetail extends BulkAction {
+  filter: Filter | null;
+  ids: string[] | null;
 }
 
 export interface FineTuningJob {

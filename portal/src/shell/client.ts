@@ -2,6 +2,7 @@
 
 import { MutationCache, QueryCache, QueryClient } from "@tanstack/react-query";
 import { ApiError } from "../api/http";
+import { sessionEnded } from "../api/session";
 
 const PATIENCE_MS = 5000;
 
@@ -24,7 +25,7 @@ export function makeClient(): QueryClient {
   return client;
 }
 
-/** A session that has ended shows the sign-in page, whichever request noticed. */
+/** A session that has ended shows the sign-in page, which says so, whichever request noticed. */
 function signedOut(client: QueryClient, error: unknown): void {
-  if (error instanceof ApiError && error.status === 401) client.setQueryData(["session"], null);
+  if (error instanceof ApiError && error.status === 401) sessionEnded(client);
 }

@@ -1,8 +1,9 @@
 // Every page: its address, its name, its icon, and the code that is loaded when it is first visited.
 
-import { type ComponentType, lazy } from "react";
+import type { ComponentType } from "react";
 import type { TextKey } from "../i18n";
 import type { IconName } from "../ui";
+import { page } from "./code";
 
 export interface PageEntry {
   path: string;
@@ -14,42 +15,42 @@ export interface PageEntry {
 }
 
 export const PAGES: PageEntry[] = [
-  { path: "/", name: "overview.title", icon: "overview", view: lazy(() => import("../pages/overview")) },
+  { path: "/", name: "overview.title", icon: "overview", view: page(() => import("../pages/overview")) },
   {
     path: "/completions",
     name: "completions.title",
     icon: "completions",
-    view: lazy(() => import("../pages/completions")),
+    view: page(() => import("../pages/completions")),
   },
-  { path: "/distill", name: "distill.title", icon: "distill", view: lazy(() => import("../pages/distill")) },
+  { path: "/distill", name: "distill.title", icon: "distill", view: page(() => import("../pages/distill")) },
   {
     path: "/jobs",
     below: ["/jobs/:id"],
     name: "jobs.title",
     icon: "jobs",
-    view: lazy(() => import("../pages/jobs")),
+    view: page(() => import("../pages/jobs")),
   },
   {
     path: "/deployments",
     name: "deployments.title",
     icon: "deployments",
-    view: lazy(() => import("../pages/deployments")),
+    view: page(() => import("../pages/deployments")),
   },
   {
     path: "/playground",
     name: "playground.title",
     icon: "playground",
-    view: lazy(() => import("../pages/playground")),
+    view: page(() => import("../pages/playground")),
   },
   {
     path: "/evals",
     below: ["/evals/:id", "/evals/:id/runs/:run"],
     name: "evals.title",
     icon: "evals",
-    view: lazy(() => import("../pages/evals")),
+    view: page(() => import("../pages/evals")),
   },
-  { path: "/models", name: "models.title", icon: "models", view: lazy(() => import("../pages/models")) },
-  { path: "/files", name: "files.title", icon: "files", view: lazy(() => import("../pages/files")) },
-  { path: "/usage", name: "usage.title", icon: "usage", view: lazy(() => import("../pages/usage")) },
-  { path: "/keys", name: "keys.title", icon: "keys", view: lazy(() => import("../pages/keys")) },
+  { path: "/models", name: "models.title", icon: "models", view: page(() => import("../pages/models")) },
+  { path: "/files", name: "files.title", icon: "files", view: page(() => import("../pages/files")) },
+  { path: "/usage", name: "usage.title", icon: "usage", view: page(() => import("../pages/usage")) },
+  { path: "/keys", name: "keys.title", icon: "keys", view: page(() => import("../pages/keys")) },
 ];

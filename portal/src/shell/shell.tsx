@@ -1,10 +1,11 @@
 // What is around every page: the way to the others, who is signed in, and whether the server answers.
 
 import { Component, type ReactNode, Suspense, useEffect, useLayoutEffect, useRef, useState } from "react";
-import { Link, Route, Switch, useLocation } from "wouter";
+import { Link, Redirect, Route, Switch, useLocation } from "wouter";
 import { useSession, useSignOut } from "../api/session";
 import { type Translate, useText } from "../i18n";
-import { Button, Empty, ErrorNote, Icon, IconButton, Page, Waiting } from "../ui";
+import { Button, ButtonLink, Empty, ErrorNote, Icon, IconButton, Page, Waiting } from "../ui";
+import { useCodeAwaited } from "./code";
 import { ConnectionNote } from "./connection";
 import { PAGES } from "./pages";
 import { Preferences } from "./preferences";
@@ -47,19 +48,19 @@ export function Shell() {
       <main className={styles.main} id="content" tabIndex={-1}>
         <ConnectionNote />
         <Mishap key={where} t={t}>
-          <Suspense
-            fallback={
-              <div className="page">
-                <Waiting />
-              </div>
-            }
-          >
+          <Suspense fallback={<Coming />}>
             <Pages />
           </Suspense>
         </Mishap>
       </main>
     </div>
   );
+}
+
+/** Until the page's code is there. */
+function Coming() {
+  const t = useText();
+  return <div className="page">{useCodeAwaited() ? <Waiting text={t("common.reconnecting")} /> : <Waiting />}</div>;
 }
 
 /** A page begins at its top, but for one that the browser goes back to. */
@@ -130,10 +131,18 @@ function Pages() {
       {PAGES.flatMap((page) =>
         [page.path, ...(page.below ?? [])].map((path) => <Route key={path} path={path} component={page.view} />),
       )}
+      <Route path="/overview">
+        <Redirect to="/" replace />
+      </Route>
       <Route>
         <Page title={t("common.no_page")}>
           <Empty title={t("common.no_page")}>
             <p>{t("common.no_page_text")}</p>
+            <div>
+              <ButtonLink to="/" icon="overview">
+                {t("overview.title")}
+              </ButtonLink>
+            </div>
           </Empty>
         </Page>
       </Route>

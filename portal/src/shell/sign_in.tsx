@@ -1,7 +1,7 @@
-import { type FormEvent, useState } from "react";
-import { useForgotten, useSignIn } from "../api/session";
+import { type FormEvent, useEffect, useState } from "react";
+import { useForgotten, useHasEnded, useSignIn } from "../api/session";
 import { useText } from "../i18n";
-import { Button, ErrorNote, Snippet, TextInput } from "../ui";
+import { Button, ErrorNote, Note, Snippet, TextInput } from "../ui";
 import { Preferences } from "./preferences";
 import styles from "./sign_in.module.css";
 
@@ -9,7 +9,11 @@ export function SignIn({ refused }: { refused: unknown }) {
   const t = useText();
   const [key, setKey] = useState("");
   const entering = useSignIn();
+  const ended = useHasEnded();
   useForgotten();
+  useEffect(() => {
+    document.title = t("signin.title");
+  }, [t]);
   const submit = (event: FormEvent) => {
     event.preventDefault();
     if (key.trim() && !entering.isPending) entering.mutate(key.trim());
@@ -23,6 +27,7 @@ export function SignIn({ refused }: { refused: unknown }) {
           <h1>{t("signin.title")}</h1>
         </div>
         <p className="quiet">{t("signin.text")}</p>
+        {error == null && ended && <Note tone="warn">{t("signin.ended")}</Note>}
         {error != null && <ErrorNote error={error} />}
         <TextInput
           label={t("signin.key")}

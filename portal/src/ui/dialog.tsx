@@ -9,10 +9,12 @@ interface DialogProps {
   children: ReactNode;
   /** Buttons at the foot; without any, there is one that closes. */
   actions?: ReactNode;
+  /** Whether nothing but its buttons closes it: what it shows is shown once. */
+  stays?: boolean;
 }
 
 /** A modal dialog: the browser's own, so that focus stays in it, Escape closes it, and focus returns. */
-export function Dialog({ title, onClose, children, actions }: DialogProps) {
+export function Dialog({ title, onClose, children, actions, stays = false }: DialogProps) {
   const t = useText();
   const dialog = useRef<HTMLDialogElement>(null);
   const name = useId();
@@ -29,7 +31,13 @@ export function Dialog({ title, onClose, children, actions }: DialogProps) {
       aria-labelledby={name}
       onCancel={(event) => {
         event.preventDefault();
-        onClose();
+        if (!stays) onClose();
+      }}
+      onClose={() => {
+        // A second Escape closes it without asking.
+        if (dialog.current?.open) return;
+        if (stays) dialog.current?.showModal();
+        else onClose();
       }}
     >
       <div className="stack">
@@ -50,11 +58,14 @@ interface ConfirmProps {
   /** Why it could not be done. */
   error?: unknown;
   danger?: boolean;
+  /** What the button says that does nothing, where "Cancel" would be misread. */
+  keep?: string;
   onConfirm: () => void;
   onClose: () => void;
 }
 
-export function Confirm({ title, text, deed, busy = false, error, danger = true, onConfirm, onClose }: ConfirmProps) {
+export function Confirm(props: ConfirmProps) {
+  const { title, text, deed, busy = false, error, danger = true, keep, onConfirm, onClose } = props;
   const t = useText();
   return (
     <Dialog
@@ -63,7 +74,7 @@ export function Confirm({ title, text, deed, busy = false, error, danger = true,
       actions={
         <>
           <Button onClick={onClose} autoFocus>
-            {t("common.cancel")}
+            {keep ?? t("common.cancel")}
           </Button>
           <Button kind={danger ? "danger" : "primary"} busy={busy} onClick={onConfirm}>
             {deed}

@@ -32,11 +32,11 @@ function formatOf(language: Language): Format {
   const time = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "medium" });
   const day = new Intl.DateTimeFormat(language, { dateStyle: "medium" });
   const relative = new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "short" });
-  const unit = (value: number, name: string, digits: number) =>
+  const unit = (value: number, name: string, digits: number, unitDisplay: "short" | "long" = "short") =>
     new Intl.NumberFormat(language, {
       style: "unit",
       unit: name,
-      unitDisplay: "short",
+      unitDisplay,
       maximumFractionDigits: digits,
     }).format(value);
   return {
@@ -57,7 +57,7 @@ function formatOf(language: Language): Format {
       if (value == null) return "–";
       const names = ["byte", "kilobyte", "megabyte", "gigabyte"];
       const power = Math.min(names.length - 1, Math.floor(Math.log10(Math.max(1, value)) / 3));
-      return unit(value / 1000 ** power, names[power] ?? "byte", power ? 1 : 0);
+      return power ? unit(value / 1000 ** power, names[power] ?? "byte", 1) : unit(value, "byte", 0, "long");
     },
     time: (seconds) => time.format(seconds * 1000),
     day: (seconds) => day.format(seconds * 1000),

@@ -17,6 +17,7 @@ from stillroom.api import azure, chat_completions, identity, openapi, routes, si
 from stillroom.api.errors import UnknownPath, WrongMethod, reply_for
 from stillroom.api.portal import Portal
 from stillroom.api.wire import (
+    MAY_BE_CUT,
     Call,
     ClientLeft,
     Dialect,
@@ -26,6 +27,7 @@ from stillroom.api.wire import (
     Reply,
     Scope,
     Send,
+    Streams,
     headers_of,
     packed,
     parse_query,
@@ -51,15 +53,16 @@ TO_BROWSERS = {
 
 
 class Application:
-    """Answers HTTP for one platform. Its state is the platform's; this only routes."""
+    """Answers HTTP for one platform. Its state is the platform's, but for the streams under way; this only routes."""
 
     def __init__(self, platform: Platform, portal: Portal) -> None:
         self._platform = platform
         self._portal = portal
+        self._streams = Streams()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await _Exchange(self._platform, self._portal, scope, receive, send).answer()
+            await _Exchange(self._platform, self._portal, self._streams, scope, receive, send).answer()
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1003})
 
@@ -67,9 +70,12 @@ class Application:
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, platform: Platform, portal: Portal, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, platform: Platform, portal: Portal, streams: Streams, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         self._platform = platform
         self._portal = portal
+        self._streams = streams
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -151,17 +157,15 @@ class _Exchange:
         secret = headers.get("api-key") or bearer or headers.get(identity.HEADER)
         # A token is made of a key, which a session is not.
         if not secret and table is not routes.IDENTITY:
-            cookie = sign_in.cookie_secret(self._platform.settings.folder, headers)
-            if cookie is not None:
-                return await self._authenticate_session(cookie, headers)
+            cookies = sign_in.cookie_secrets(self._platform.settings.folder, headers)
+            if cookies:
+                return await self._authenticate_session(cookies, headers)
         known = self._platform.keys.remembered(secret)
         return known if known is not None else await asyncio.to_thread(self._platform.keys.check, secret)
 
-    async def _authenticate_session(self, secret: str, headers: Mapping[str, str]) -> Principal:
+    async def _authenticate_session(self, secrets: list[str], headers: Mapping[str, str]) -> Principal:
         sign_in.check_origin(self._scope["method"], headers, self._scope["scheme"])
-        sessions = self._platform.sessions
-        known = sessions.remembered(secret)
-        session = known if known is not None else await asyncio.to_thread(sessions.check, secret)
+        session = await sign_in.session_of(self._platform.sessions, secrets)
         self._signed_in = True
         return session.principal
 
@@ -176,8 +180,10 @@ class _Exchange:
 
     async def _reply(self, reply: Reply) -> None:
         if reply.stream is not None:
-            sent = send_stream(self._sending, reply, reply.stream, self._headers())
-            await unless_caller_leaves(self._receive, sent)
+            with self._streams.one_more():
+                self._scope["state"][MAY_BE_CUT] = True
+                sent = send_stream(self._sending, reply, reply.stream, self._headers())
+                await unless_caller_leaves(self._receive, sent)
         else:
             whole = packed(reply, headers_of(self._scope)) if self._signed_in else reply
             await send_reply(self._sending, whole, self._headers())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from stillroom import chat
+from stillroom import chat, ids
+from stillroom.api import filters
 from stillroom.api.extensions import body_as
 from stillroom.api.filters import CompletionFilter, filter_of, filter_of_query, numbers_of
 from stillroom.api.wire import Call, Reply, listing
@@ -61,8 +63,9 @@ def create(call: Call) -> Reply:
 
 
 def retrieve(call: Call) -> Reply:
-    """Retrieve a bulk action and how far it has come."""
-    return Reply(body=shown(call.platform.bulk_actions.get(call.project, call.parameters["id"])))
+    """Retrieve a bulk action, how far it has come, and which completions it is about."""
+    action = call.platform.bulk_actions.get(call.project, call.parameters["id"])
+    return Reply(body={**shown(action), **_meant(action)})
 
 
 def list_actions(call: Call) -> Reply:
@@ -111,6 +114,15 @@ def shown(action: BulkAction) -> dict[str, Any]:
     }
 
 
+def _meant(action: BulkAction) -> dict[str, Any]:
+    """The completions by a filter or by their ids, as the action was asked for, with the newest that it takes."""
+    chosen = action.chosen
+    if chosen.numbers is not None:
+        return {"filter": None, "ids": [ids.completion_id(number) for number in chosen.numbers]}
+    newest = action.bound if chosen.up_to is None else min(chosen.up_to, action.bound)
+    return {"filter": filters.shown(replace(chosen, up_to=newest)), "ids": None}
+
+
 def _status(action: BulkAction) -> str:
     if action.state is State.QUEUED:
         # One that was interrupted is in the queue too, but waits for nobody's undoing.
@@ -130,9 +142,15 @@ def _check_changes(asked: BulkRequest, action: Action) -> None:
             code="missing_required_parameter",
         )
     chat.check_metadata({key: value for key, value in asked.metadata.items() if value is not None})
-    for key, value in asked.metadata.items():
-        if value is None:
-            chat.check_metadata({key: ""})
+    gone = [key for key, value in asked.metadata.items() if value is None]
+    if len(gone) > chat.METADATA_PAIRS:
+        raise InvalidRequest(
+            f"'metadata' takes {len(gone)} keys away by null; a tag can take away up to {chat.METADATA_PAIRS}, as many as "
+            "a completion has.",
+            param="metadata",
+            code="object_above_max_properties",
+        )
+    chat.check_metadata(dict.fromkeys(gone, ""))
 
 
 def _chosen(conditions: CompletionFilter | None, named: list[str] | None) -> Filter:

@@ -217,6 +217,7 @@ def _start(
         "created_after": chosen.created_after,
         "created_before": chosen.created_before,
         "search": chosen.search,
+        "up_to": chosen.up_to,
         "limit": asked.limit,
         "held_out_from": held_out or None,
     }

@@ -6,7 +6,6 @@ OpenAI's own calls on stored completions are in `stored_completions.py`, actions
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection
@@ -18,8 +17,9 @@ from stillroom.api.wire import Call, Reply, listing
 from stillroom.billing import Kind, costs_of
 from stillroom.completions import facets as facets_of
 from stillroom.completions import matching, search, table
+from stillroom.completions.conversations import answer_of, first_choice, functions_of, objects
 from stillroom.completions.facets import Counts, Facet
-from stillroom.completions.table import StoredCompletion
+from stillroom.completions.table import Filter, StoredCompletion
 from stillroom.config import MICRO
 from stillroom.errors import InvalidRequest, NotFound, shortened
 
@@ -36,7 +36,8 @@ def list_completions(call: Call) -> Reply:
         numbers = table.numbers(
             connection, call.project, chosen, after=after, newer_than=before, descending=True, limit=limit + 1
         )
-        items = _items(connection, call.project, table.without_beginnings(connection, numbers[:limit]))
+        rows = table.without_beginnings(connection, numbers[:limit])
+        items = _priced(connection, call.project, [_item(stored) for stored in rows])
         waiting = None if chosen.search is None else search.pending_count(connection, call.project)
     body = listing(items, len(numbers) > limit)
     return Reply(body=body if waiting is None else {**body, "search_pending": waiting})
@@ -49,7 +50,7 @@ def retrieve(call: Call) -> Reply:
         stored = None if number is None else table.get(connection, call.project, number)
         if stored is None:
             raise NotFound(f"Completion {shortened(call.parameters['id'])} not found.", param="completion_id")
-        (item,) = _items(connection, call.project, [stored])
+        (item,) = _priced(connection, call.project, [_item(stored)])
     whole = {"request": stored.request, "response": stored.response}
     return Reply(body={**item, "object": "stillroom.completion.detail", **whole})
 
@@ -57,16 +58,22 @@ def retrieve(call: Call) -> Reply:
 def count(call: Call) -> Reply:
     """Count stored completions; beyond what is quick to count, `at_least` is true."""
     chosen = filter_of_query(call)
-    with call.platform.database.read() as connection:
-        counted = matching.count(connection, call.project, chosen)
+    if chosen == Filter():
+        counted = call.platform.overall.count(call.project)
+    else:
+        with call.platform.database.read() as connection:
+            counted = matching.count(connection, call.project, chosen)
     return Reply(body={"object": "stillroom.count", "count": counted.number, "at_least": counted.at_least})
 
 
 def facets(call: Call) -> Reply:
     """What stored completions have in common: their models, statuses and metadata, and how often."""
     chosen = filter_of_query(call)
-    with call.platform.database.read() as connection:
-        found = facets_of.facets(connection, call.project, chosen)
+    if chosen == Filter():
+        found = call.platform.overall.facets(call.project)
+    else:
+        with call.platform.database.read() as connection:
+            found = facets_of.facets(connection, call.project, chosen)
     return Reply(
         body={
             "object": "stillroom.facets",
@@ -88,36 +95,36 @@ def _cursor(call: Call, name: str) -> int | None:
     return number
 
 
-def _items(connection: Connection, project: int, found: Sequence[StoredCompletion]) -> list[dict[str, Any]]:
-    named = {ids.completion_id(stored.number): stored for stored in found}
-    costs = costs_of(connection, project, Kind.ANSWER, list(named))
-    return [_item(completion_id, stored, costs.get(completion_id)) for completion_id, stored in named.items()]
+def _priced(connection: Connection, project: int, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    costs = costs_of(connection, project, Kind.ANSWER, [item["id"] for item in items])
+    return [{**item, "cost_microusd": costs[item["id"]] / MICRO if item["id"] in costs else None} for item in items]
 
 
-def _item(completion_id: str, stored: StoredCompletion, cost: int | None) -> dict[str, Any]:
-    choice = (stored.response.get("choices") or [{}])[0]
-    said = choice.get("message") or {}
+def _item(stored: StoredCompletion) -> dict[str, Any]:
+    """What a list shows of a completion, but for its cost."""
+    choice = first_choice(stored.response)
+    said, reason = answer_of(choice), choice.get("finish_reason")
+    called = [function.get("name") for function in functions_of(said)]
     return {
-        "id": completion_id,
+        "id": ids.completion_id(stored.number),
         "object": "stillroom.completion",
         "created_at": stored.created_at,
         "model": stored.model,
         "status": stored.status.value,
-        "finish_reason": choice.get("finish_reason"),
+        "finish_reason": reason if isinstance(reason, str) else None,
         "metadata": stored.metadata,
         "prompt_tokens": stored.prompt_tokens,
         "completion_tokens": stored.completion_tokens,
         "latency_ms": stored.latency_ms,
         "first_token_ms": stored.first_token_ms,
-        "cost_microusd": None if cost is None else cost / MICRO,
         "question": _question(stored.request)[:PREVIEW_LETTERS],
         "answer": text_of(said.get("content"))[:PREVIEW_LETTERS],
-        "tool_calls": [str((each.get("function") or {}).get("name")) for each in said.get("tool_calls") or []],
+        "tool_calls": [name for name in called if isinstance(name, str)],
     }
 
 
 def _question(request: dict[str, Any]) -> str:
-    asked = [message for message in request["messages"] if message.get("role") == "user"]
+    asked = [message for message in objects(request.get("messages")) if message.get("role") == "user"]
     return text_of(asked[-1].get("content")) if asked else ""
 
 

@@ -13,12 +13,12 @@ from stillroom.api.costs import seconds
 from stillroom.api.wire import Call, Reply
 from stillroom.billing import By, Kind, Total, rounded_microusd
 from stillroom.catalog import Deployment, DeploymentState, Model
+from stillroom.clock import DAY_SECONDS
 from stillroom.completions.figures import Latencies
 from stillroom.config import SCRATCH, Price
 from stillroom.evals.reporting.statistics import percentile
 from stillroom.serving.prices import Sort, price_book
 
-DAY_SECONDS = 86_400
 WINDOW_DAYS = 30
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 from stillroom import __version__, billing, catalog
 from stillroom.api.costs import shown_budget
-from stillroom.api.deployments import DAY_SECONDS, Window, last_days
+from stillroom.api.deployments import Window, last_days
 from stillroom.api.wire import Call, Reply
 from stillroom.billing import By, Kind, Total, day_of, rounded_microusd
 from stillroom.billing.break_even import Traffic, instead_picousd
 from stillroom.catalog import Deployment, DeploymentState, Model
+from stillroom.clock import DAY_SECONDS
 from stillroom.completions import figures
 from stillroom.config import FINE_TUNED, SCRATCH, Settings, Student
 from stillroom.errors import NotFound
@@ -33,6 +34,10 @@ class _Bill:
 
 def show(call: Call) -> Reply:
     """The last 30 days: teachers' and students' calls and cost, what a student would have cost, agreement, budget."""
+    return Reply(body=call.platform.overviews.get(call.project, lambda: _overview(call)))
+
+
+def _overview(call: Call) -> dict[str, Any]:
     window = last_days()
     by = (By.DAY, By.KIND, By.MODEL, By.DEPLOYMENT)
     bill = _sorted(call.platform.settings, billing.totals(call.platform.database, call.project, by, since=window.since))
@@ -42,7 +47,7 @@ def show(call: Call) -> Reply:
         deployed = [(each, tuned.get(each.model)) for each in catalog.list_deployments(connection, call.project)]
     agreement = call.platform.agreements.newest(call.project)
     everything = (*bill.teachers, *bill.students, *bill.training, *bill.evaluation)
-    body = {
+    return {
         "object": "stillroom.overview",
         "window": window.shown(),
         "stored": stored,
@@ -59,7 +64,6 @@ def show(call: Call) -> Reply:
         "budget": _budget(call),
         "version": __version__,
     }
-    return Reply(body=body)
 
 
 def _sorted(settings: Settings, totals: Iterable[Total]) -> _Bill:

@@ -1,28 +1,42 @@
 """HTTP/1.1 for callers we do not trust to be quick: uvicorn's httptools protocol, with deadlines.
 
 A connection that dribbles its headers, or its body below a crawl, is closed; oversized headers are
-refused. Answers may take as long as they like.
+refused. Answers may take as long as they like to be made, but who asked must take them.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import contextlib
+import fcntl
+import logging
+import sys
+import termios
+from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from stillroom.api.wire import MAY_BE_CUT
+
+log = logging.getLogger(__name__)
 
 HEADER_SECONDS = 5.0
 BODY_CHECK_SECONDS = 10.0
 BODY_BYTES = 1024  # at least so many between two checks
 GOODBYE_SECONDS = 1.0  # for an idle TLS client to say goodbye when the server stops
+CUT_SECONDS = 2.0  # for an answer that may be cut to end by itself when the server stops
 HEADERS = 100
 HEADER_BYTES = 64 * 1024
 
 
 class PatientNoMore(HttpToolsProtocol):
-    """Closes connections that never finish their request."""
+    """Closes connections that never finish their request, or never take their answer."""
+
+    taking_seconds: ClassVar[float] = 60.0
+    """How long a caller may take nothing of what is written to him."""
 
     _timer: asyncio.TimerHandle | None = None
+    _taking: asyncio.TimerHandle | None = None
     _taken = 0
     _header_bytes = 0
     _in_head = True
@@ -34,6 +48,7 @@ class PatientNoMore(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self._stop_watching()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -71,11 +86,50 @@ class PatientNoMore(HttpToolsProtocol):
         self._stop_waiting()
         super().on_message_complete()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_taking()
+
+    def resume_writing(self) -> None:
+        self._stop_watching()
+        super().resume_writing()
+
     def shutdown(self) -> None:
         super().shutdown()
         # Closing TLS waits half a minute for a goodbye that an idle client does not send.
         if self.transport.is_closing():
             self.loop.call_later(GOODBYE_SECONDS, self.transport.abort)
+        elif self.cycle.scope["state"].get(MAY_BE_CUT):
+            self.loop.call_later(CUT_SECONDS, self._cut)
+
+    def _cut(self) -> None:
+        if not self.transport.is_closing():
+            log.warning("%s was cut off, because the server stops", self.cycle.scope["path"])
+            self.transport.abort()
+
+    def _watch_taking(self) -> None:
+        self._stop_watching()
+        self._taking = self.loop.call_later(self.taking_seconds, self._check_taking, self._untaken())
+
+    def _check_taking(self, before: int) -> None:
+        # Nothing is written while writing is paused, so what the caller takes makes it less.
+        if self._untaken() < before:
+            self._watch_taking()
+        else:
+            self.transport.abort()
+
+    def _untaken(self) -> int:
+        """Bytes that are written and have not reached the caller. The system's part counts, too: it holds megabytes,
+        and takes more of ours only when there is room for much."""
+        queued = bytearray(4)
+        with contextlib.suppress(OSError):  # a system that does not tell
+            fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, queued)
+        return self.transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
+
+    def _stop_watching(self) -> None:
+        if self._taking is not None:
+            self._taking.cancel()
+            self._taking = None
 
     def _count(self, size: int) -> None:
         self._header_bytes += size

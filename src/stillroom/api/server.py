@@ -9,21 +9,21 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 import uvloop
 
-from stillroom.api import sign_in
 from stillroom.api.app import Application
 from stillroom.api.portal import Portal
 from stillroom.api.protocol import PatientNoMore
 from stillroom.api.tls import ensure_certificate
 from stillroom.assembly import Platform, ensure_admin_key, open_platform
-from stillroom.config import SERVER_FILE, Settings
+from stillroom.config import SERVER_FILE, Settings, sign_in_address
 from stillroom.errors import AuthenticationFailed, ConfigurationError
 from stillroom.worker.supervisor import Supervisor
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DRAIN_SECONDS = 30
-TOKEN_SECONDS = 24 * 3600  # how long the address that is printed signs in, until it is used
+TOKEN_SECONDS = 3600  # how long the address that is printed signs in, until it is used
 THREADS = 32  # for handlers and look-ups: one slow request must not keep the others waiting
 KEEP_ALIVE_SECONDS = 15
 
@@ -121,9 +121,10 @@ async def _serve(platform: Platform, announce: Announce) -> None:
 
 def _listeners(platform: Platform, portal: Portal) -> list[tuple[_Listener, socket.socket]]:
     settings = platform.settings
-    found = [(_listener(platform, portal), _bind(settings.host, settings.port, "--port"))]
+    application = Application(platform, portal)
+    found = [(_listener(application, settings), _bind(settings.host, settings.port, "--port"))]
     if settings.tls_port:
-        listener = _listener(platform, portal, tls=settings.folder / "tls")
+        listener = _listener(application, settings, tls=settings.folder / "tls")
         found.append((listener, _bind(settings.host, settings.tls_port, "--tls-port")))
     return found
 
@@ -138,11 +139,11 @@ def _bind(host: str, port: int, flag: str) -> socket.socket:
         ) from error
 
 
-def _listener(platform: Platform, portal: Portal, *, tls: Path | None = None) -> _Listener:
-    certificate, key = ensure_certificate(tls, platform.settings.host) if tls else (None, None)
+def _listener(application: Application, settings: Settings, *, tls: Path | None = None) -> _Listener:
+    certificate, key = ensure_certificate(tls, settings.host) if tls else (None, None)
     return _Listener(
         uvicorn.Config(
-            Application(platform, portal),
+            application,
             http=PatientNoMore,
             ws="none",
             lifespan="off",
@@ -162,8 +163,11 @@ async def _running(platform: Platform) -> AsyncIterator[None]:
     """What runs beside the listeners."""
     platform.models.start()
     await platform.deployments.finish_interrupted()
-    work = (Supervisor(platform).run(), platform.hosting.tend(), platform.indexer.tend())
-    beside = [asyncio.create_task(each) for each in work]
+    beside = [
+        _beside("the supervisor of jobs", Supervisor(platform).run()),
+        _beside("the tending of hosted models", platform.hosting.tend()),
+        _beside("the search's indexer", platform.indexer.tend()),
+    ]
     try:
         yield
     finally:
@@ -174,6 +178,18 @@ async def _running(platform: Platform) -> AsyncIterator[None]:
         await platform.deployments.close()
         await platform.hosting.close()
         await platform.models.close()
+
+
+def _beside(name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """The work as a task that is never to end by itself: if it does, the log says so."""
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(_tell_of_end)
+    return task
+
+
+def _tell_of_end(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        log.critical("%s has ended; it comes back with the next start", task.get_name(), exc_info=task.exception())
 
 
 def _stop_on_signals(listeners: list[_Listener]) -> None:
@@ -203,7 +219,7 @@ def _portal_address(platform: Platform, url: str) -> str:
     except (AuthenticationFailed, OSError):
         return url  # the admin key is gone: another one must be typed
     token, _ = platform.sign_in_tokens.mint(principal, TOKEN_SECONDS)
-    return sign_in.address(url, token)
+    return sign_in_address(url, token)
 
 
 def _write_server_file(folder: Path, addresses: Addresses) -> None:

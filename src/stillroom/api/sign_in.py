@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,13 @@ import msgspec
 from stillroom import bodies
 from stillroom.api.errors import ForeignOrigin
 from stillroom.api.wire import Call, Reply
-from stillroom.auth import Principal, Session
+from stillroom.auth import Principal, Session, Sessions
 from stillroom.auth.sessions import SESSION_SECONDS
 from stillroom.errors import AuthenticationFailed, InvalidRequest, shortened
 
 BODY_BYTES = 16 * 1024  # of a request that anybody may send
 TOKEN_SECONDS = 600
+COOKIES = 10  # of our name that are tried; more come from somebody who wants them to be
 READS = ("GET", "HEAD")
 OWN_SITES = (None, "same-origin", "none")  # not given (an old browser, or plain HTTP), a page of ours, the address bar
 PORT = re.compile(r":(\d{1,5})$")
@@ -43,19 +44,21 @@ def create(call: Call) -> Reply:
     if "origin" in call.headers or call.headers.get("sec-fetch-site") not in OWN_SITES:
         check_origin(call.method, call.headers, call.scheme)  # else a foreign page could sign its own user in here
     session, secret = call.platform.sessions.begin(_redeemed(call))
+    for replaced in cookie_secrets(call.platform.settings.folder, call.headers):
+        call.platform.sessions.end(replaced)
     cookie = _cookie(call, secret, SESSION_SECONDS)
     return Reply(body=_shown(session), headers={"set-cookie": cookie, "cache-control": "no-store"})
 
 
 async def current(call: Call) -> Reply:
     """Show the session that the cookie belongs to."""
-    secret, sessions = _own_secret(call), call.platform.sessions
-    return Reply(body=_shown(sessions.remembered(secret) or await asyncio.to_thread(sessions.check, secret)))
+    return Reply(body=_shown(await session_of(call.platform.sessions, _own_secrets(call))))
 
 
 def end(call: Call) -> Reply:
     """Sign out: end the session that the cookie belongs to."""
-    call.platform.sessions.end(_own_secret(call))
+    for secret in _own_secrets(call):
+        call.platform.sessions.end(secret)
     body = {"object": "stillroom.session.deleted", "deleted": True}
     return Reply(body=body, headers={"set-cookie": _cookie(call, "", 0)})
 
@@ -67,19 +70,23 @@ def create_token(call: Call) -> Reply:
     return Reply(body=body, headers={"cache-control": "no-store"})
 
 
-def address(url: str, token: str) -> str:
-    """Where a browser goes to be signed in. Behind `#`, the token is sent to no server and stays in no log."""
-    return f"{url}/#signin={token}"
+async def session_of(sessions: Sessions, secrets: Sequence[str]) -> Session:
+    """The session that one of the secrets belongs to. Raises AuthenticationFailed when none of them has one."""
+    for secret in secrets:
+        known = sessions.remembered(secret)
+        if known is not None:
+            return known
+    return await asyncio.to_thread(sessions.check_any, secrets)
 
 
-def cookie_secret(folder: Path, headers: Mapping[str, str]) -> str | None:
-    """The session's secret among the request's cookies; None when there is none."""
+def cookie_secrets(folder: Path, headers: Mapping[str, str]) -> list[str]:
+    """What may be a session's secret among the request's cookies; none when it has no cookie of ours.
+
+    Other programs on this host can set a cookie of the same name for another path, which comes first.
+    """
     name = _cookie_name(folder, headers)
-    for cookie in headers.get("cookie", "").split(";"):
-        key, _, value = cookie.strip().partition("=")
-        if key == name and value:
-            return value
-    return None
+    cookies = [cookie.strip().partition("=") for cookie in headers.get("cookie", "").split(";")]
+    return [value for key, _, value in cookies if key == name and value][:COOKIES]
 
 
 def check_origin(method: str, headers: Mapping[str, str], scheme: str) -> None:
@@ -122,12 +129,12 @@ def _redeemed(call: Call) -> Principal:
     return call.platform.keys.check(asked.key)
 
 
-def _own_secret(call: Call) -> str:
-    secret = cookie_secret(call.platform.settings.folder, call.headers)
-    if secret is None:
+def _own_secrets(call: Call) -> list[str]:
+    secrets = cookie_secrets(call.platform.settings.folder, call.headers)
+    if not secrets:
         raise AuthenticationFailed("You are signed out: the request has no session cookie.")
     check_origin(call.method, call.headers, call.scheme)
-    return secret
+    return secrets
 
 
 def _shown(session: Session) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import msgspec
 from stillroom import chat
 from stillroom.assembly import Platform
 from stillroom.auth import Principal
-from stillroom.errors import InvalidRequest, TooLarge
+from stillroom.errors import InvalidRequest, RateLimited, TooLarge, shortened
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -27,6 +27,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 PIECE = 256 * 1024
+WRITTEN = 64 * 1024  # of a stream's piece, what is handed on at once: the caller must take so much in time
+MOST_STREAMS = 8
+MAY_BE_CUT = "stillroom.may_be_cut"  # in a scope's state: an answer that is not waited for when the server stops
 PACKED_BYTES = (4 * 1024, 256 * 1024)  # smaller gains nothing; larger would hold up everybody else
 METADATA_FILTER = "metadata["
 WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")  # what int() takes besides, such as "²" or " 1", is no number here
@@ -101,12 +104,17 @@ class Call:
         return order == "desc"
 
     def metadata_filter(self) -> dict[str, str]:
-        """The pairs of `metadata[key]=value`."""
-        return {
-            name[len(METADATA_FILTER) : -1]: value
-            for name, value in self.query.items()
-            if name.startswith(METADATA_FILTER) and name.endswith("]")
-        }
+        """The pairs of `metadata[key]=value`. Raises InvalidRequest for a name that only begins like one: to pass
+        it over would be to find more than was asked for."""
+        found = {}
+        for name, value in self.query.items():
+            if name.startswith(METADATA_FILTER):
+                if not name.endswith("]"):
+                    raise InvalidRequest(
+                        f"Invalid filter: {shortened(name)!r}. Expected 'metadata[KEY]'.", param=shortened(name)
+                    )
+                found[name[len(METADATA_FILTER) : -1]] = value
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +127,25 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
     file: Path | None = None
     stream: Iterator[bytes] | None = field(default=None, repr=False)
+
+
+class Streams:
+    """The replies that are being sent piece by piece. Each keeps a thread and the disk busy for as long as its
+    caller takes, so there are only a few at a time."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    @contextlib.contextmanager
+    def one_more(self) -> Iterator[None]:
+        """Counts one while it is sent. Raises RateLimited when there are enough."""
+        if self._count >= MOST_STREAMS:
+            raise RateLimited(f"{MOST_STREAMS} downloads are being sent already. Try again when one has ended.")
+        self._count += 1
+        try:
+            yield
+        finally:
+            self._count -= 1
 
 
 def listing(data: list[dict[str, Any]], more: bool) -> dict[str, Any]:
@@ -223,7 +250,9 @@ async def send_stream(send: Send, reply: Reply, stream: Iterator[bytes], headers
     piece = await asyncio.to_thread(next, stream, None)
     await send_start(send, reply.status, {**headers, **reply.headers})
     while piece is not None:
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
+        for start in range(0, len(piece), WRITTEN):
+            await send({"type": "http.response.body", "body": piece[start : start + WRITTEN], "more_body": True})
+        del piece
         piece = await asyncio.to_thread(next, stream, None)
     await send({"type": "http.response.body", "body": b""})
 

@@ -6,22 +6,24 @@ SESSION_SECONDS. Cookies, and which requests may use one, are the API's business
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import BigInteger, Column, Connection, ForeignKey, Index, String, Table, delete, insert, select
 
 from stillroom.auth.keys import REMEMBERED_SECONDS, Keys, Principal, hashed
 from stillroom.clock import Clock
-from stillroom.errors import AuthenticationFailed, RateLimited
+from stillroom.errors import AuthenticationFailed
 from stillroom.store.database import Database
 from stillroom.store.tables import metadata
 from stillroom.store.writer import Writer
 
 SECRET_BYTES = 32  # a guess is right once in 2^256, so wrong ones need no counting
 SESSION_SECONDS = 30 * 24 * 3600
-TOKENS = 1000  # waiting at most
+TOKENS_OF_A_KEY = 20  # that wait to be used; a further one takes the place of the oldest
 
 sessions = Table(
     "sessions",
@@ -52,7 +54,8 @@ class Sessions:
         self._writer = writer
         self._keys = keys
         self._clock = clock
-        self._known: dict[str, tuple[float, int, Session]] = {}
+        self._known: dict[str, tuple[float, tuple[int, int], Session]] = {}
+        self._endings = 0
 
     def begin(self, principal: Principal) -> tuple[Session, str]:
         """A new session and its secret, which is not kept. Raises AuthenticationFailed when the key is
@@ -76,7 +79,7 @@ class Sessions:
     def check(self, secret: str) -> Session:
         """Whose session this is. Raises AuthenticationFailed for an unknown one and for one that has ended."""
         digest = hashed(secret)
-        revocations = self._keys.revocations
+        as_of = self._as_of()
         query = select(sessions).where(sessions.c.hash == digest, sessions.c.expires_at > int(self._clock.now()))
         with self._database.read() as connection:
             row = connection.execute(query).first()
@@ -87,13 +90,21 @@ class Sessions:
                 "You are signed out: the session was ended, has expired, or its API key was revoked. "
                 "Sign in again with a key, or with the address that `stillroom portal` prints."
             )
-        self._known[digest] = (time.monotonic() + REMEMBERED_SECONDS, revocations, session)
+        self._known[digest] = (time.monotonic() + REMEMBERED_SECONDS, as_of, session)
         return session
+
+    def check_any(self, secrets: Sequence[str]) -> Session:
+        """As `check`, of the first of the secrets that has a session."""
+        *others, last = secrets
+        for secret in others:
+            with contextlib.suppress(AuthenticationFailed):
+                return self.check(secret)
+        return self.check(last)
 
     def remembered(self, secret: str) -> Session | None:
         """As `check`, from memory alone: None when the database must be asked."""
-        until, revocations, session = self._known.get(hashed(secret), (0.0, 0, None))
-        if session is None or until <= time.monotonic() or revocations != self._keys.revocations:
+        until, as_of, session = self._known.get(hashed(secret), (0.0, (0, 0), None))
+        if session is None or until <= time.monotonic() or as_of != self._as_of():
             return None
         return session if session.expires_at > self._clock.now() else None
 
@@ -101,7 +112,13 @@ class Sessions:
         """Signs out; does nothing when the session has ended."""
         digest = hashed(secret)
         self._writer.write(lambda connection: connection.execute(delete(sessions).where(sessions.c.hash == digest)))
+        # Whoever looked it up just before may remember it only now.
+        self._endings += 1
         self._known.pop(digest, None)
+
+    def _as_of(self) -> tuple[int, int]:
+        """Changes when what is remembered may be wrong."""
+        return self._keys.revocations, self._endings
 
     def _session(self, connection: Connection, principal: Principal, expires_at: int) -> Session | None:
         name = self._keys.name_of_live(connection, principal)
@@ -124,13 +141,14 @@ class SignInTokens:
         self._waiting: dict[str, _Waiting] = {}  # by the token's hash
 
     def mint(self, principal: Principal, seconds: int) -> tuple[str, int]:
-        """A token that begins one session as the principal's key, and when it expires. Raises RateLimited."""
+        """A token that begins one session as the principal's key, and when it expires."""
         now = int(self._clock.now())
         for digest, waiting in list(self._waiting.items()):
             if waiting.expires_at <= now:
                 self._waiting.pop(digest, None)
-        if len(self._waiting) >= TOKENS:
-            raise RateLimited(f"{TOKENS} sign-in tokens wait to be used. Use one, or wait until they expire.")
+        own = [digest for digest, waiting in list(self._waiting.items()) if waiting.principal == principal]
+        for digest in own[: -(TOKENS_OF_A_KEY - 1)]:
+            self._waiting.pop(digest, None)
         token = secrets.token_urlsafe(SECRET_BYTES)
         self._waiting[hashed(token)] = _Waiting(principal=principal, expires_at=now + seconds)
         return token, now + seconds

@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 
 from stillroom.billing.ledger import PICO, Entry, Kind, cost_picousd
 from stillroom.billing.usage import By, day_of, totals
+from stillroom.clock import DAY_SECONDS
 from stillroom.config import Price
 from stillroom.store.database import Database
 
-DAY_SECONDS = 86_400
 WINDOW_DAYS = 30
 
 

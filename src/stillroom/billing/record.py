@@ -29,11 +29,11 @@ from sqlalchemy import (
 )
 
 from stillroom.billing.ledger import Entry, cost_picousd, ledger
+from stillroom.clock import DAY_SECONDS
 from stillroom.config import MICRO, Price
 from stillroom.store.tables import RowId, metadata
 
 FOLD_ROWS = 1000
-DAY_SECONDS = literal_column("86400", Integer)
 
 ledger_days = Table(
     "ledger_days",
@@ -62,7 +62,7 @@ ledger_days = Table(
     Index("ix_ledger_days_folded_to", "folded_to"),
 )
 
-DAY = ledger.c.created_at // DAY_SECONDS
+DAY = ledger.c.created_at // literal_column(str(DAY_SECONDS), Integer)
 COUNTED = ("prompt_tokens", "cached_tokens", "completion_tokens", "trained_tokens", "hosted_seconds")
 _SAME = ("project", "day", "kind", "model", "deployment", "key_id")
 _SUMMED = ("events", *COUNTED, "cost_microusd", "cost_rest_picousd")

@@ -16,10 +16,10 @@ from sqlalchemy import ColumnElement, Connection, Select, func, select
 
 from stillroom.billing.ledger import PICO, ledger, rounded_microusd
 from stillroom.billing.record import COUNTED, DAY, folded_to, ledger_days
+from stillroom.clock import DAY_SECONDS
 from stillroom.config import MICRO
 from stillroom.store.database import Database
 
-DAY_SECONDS = 86_400
 EPOCH = date(1970, 1, 1).toordinal()
 
 

@@ -25,12 +25,19 @@ class BulkActionFailed(StillroomError):
     code = "bulk_action_failed"
 
 
-def how_many(reached: Client, conditions: dict[str, Any]) -> str:
-    """The number of completions that a filter matches, as one says it."""
+def completions(count: int) -> str:
+    """So many of them, as one says it."""
+    return f"{count} completion{'' if count == 1 else 's'}"
+
+
+def how_many(reached: Client, conditions: dict[str, Any]) -> str | None:
+    """The completions that a filter matches, as one says it; None when there are none."""
     flat = {name: value for name, value in conditions.items() if name != "metadata" and value is not None}
     pairs = {f"metadata[{key}]": value for key, value in conditions.get("metadata", {}).items()}
     found = reached.get(COUNT, {**flat, **pairs})
-    return f"at least {found['count']}" if found["at_least"] else str(found["count"])
+    if not found["count"]:
+        return None
+    return f"at least {completions(found['count'])}" if found["at_least"] else completions(found["count"])
 
 
 def carry_out(reached: Client, asked: dict[str, Any], doing: str) -> dict[str, Any]:
@@ -54,7 +61,7 @@ def carry_out(reached: Client, asked: dict[str, Any], doing: str) -> dict[str, A
             raise
     if action["status"] != "succeeded":
         reason = f": {action['error']['message']}" if action["error"] else ""
-        raise BulkActionFailed(f"{action['id']} is {action['status']} after {action['done']} completions{reason}")
+        raise BulkActionFailed(f"{action['id']} is {action['status']} after {completions(action['done'])}{reason}")
     return action
 
 

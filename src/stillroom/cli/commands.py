@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import ssl
-import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +11,7 @@ import typer
 
 from stillroom import __version__, demo
 from stillroom import config as configuration
-from stillroom.cli import client, completions, costs, distilling, evaluating, keys, serving
+from stillroom.cli import browser, client, completions, costs, distilling, evaluating, keys, serving
 from stillroom.cli.options import Data
 from stillroom.cli.output import note, say
 from stillroom.config import Settings
@@ -85,10 +84,10 @@ def portal(
 ) -> None:
     """Print an address of the portal that signs a browser in, once and within ten minutes."""
     reached = client.connect(data)
-    address = f"{reached.url}/#signin={reached.post('/v1/stillroom/sign_in_tokens')['token']}"
+    address = configuration.sign_in_address(reached.url, reached.post("/v1/stillroom/sign_in_tokens")["token"])
     say(address)
-    if open_ and not webbrowser.open(address):
-        note("No browser could be opened here: open the address above yourself.")
+    if open_:
+        browser.open_once(address)
 
 
 @app.command("demo")
@@ -174,7 +173,7 @@ def _announce(settings: Settings, addresses: server.Addresses, secrets: server.S
     if addresses.tls_url:
         say(f"and with TLS at {addresses.tls_url}; its authority is {addresses.ca}")
     if secrets.portal:
-        say(f"The portal, for a browser (signs in once, within a day): {secrets.portal}")
+        say(f"The portal, for a browser (signs in once, within an hour): {secrets.portal}")
     else:
         note("The portal is not built: see the page at that address.")
     if secrets.new_key:

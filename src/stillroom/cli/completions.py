@@ -25,6 +25,7 @@ Search = Annotated[
     str | None, typer.Option("--search", metavar="TEXT", help='Only where all these words, or "phrases", are said.')
 ]
 PATH = "/v1/chat/completions"
+NONE_MATCH = "No stored completions match."
 
 
 @app.command("list")
@@ -46,7 +47,7 @@ def list_(
         (c["id"], when(c["created"]), c["requested_model"], _status(c), pairs(c["metadata"]), first_line(_answer(c)))
         for c in found
     ]
-    table(("ID", "CREATED", "MODEL", "STATUS", "METADATA", "ANSWER"), rows, "No stored completions match.")
+    table(("ID", "CREATED", "MODEL", "STATUS", "METADATA", "ANSWER"), rows, NONE_MATCH)
 
 
 @app.command()
@@ -91,7 +92,7 @@ def export(
         for piece in chain([first], exported):
             target.write(piece)
             count += piece.count(b"\n")
-    note(f"{count} completions exported.")
+    note(f"{bulk.completions(count)} exported.")
 
 
 @app.command()
@@ -110,10 +111,16 @@ def tag(
     reached = connect(data)
     changes = {key: value or None for key, value in metadata(pairs_).items()}
     conditions = _conditions(metadata_, model, since_, search)
-    if not yes and not typer.confirm(f"Tag {bulk.how_many(reached, conditions)} completions?", err=True):
+    if not conditions:
+        raise typer.BadParameter("name at least one filter; without one, every completion would be tagged.")
+    many = bulk.how_many(reached, conditions)
+    if many is None:
+        note(NONE_MATCH)
+        return
+    if not yes and not typer.confirm(f"Tag {many}?", err=True):
         raise typer.Exit(1)
     action = bulk.carry_out(reached, {"action": "tag", "filter": conditions, "metadata": changes}, "Tagging")
-    say(f"{action['done']} completions tagged{bulk.left_out(action)}.")
+    say(f"{bulk.completions(action['done'])} tagged{bulk.left_out(action)}.")
 
 
 @app.command()
@@ -131,16 +138,19 @@ def delete(
     conditions = _conditions(metadata_, model, since_, search)
     if not ids and not conditions:
         raise typer.BadParameter("name the completions, or at least one filter.")
-    many = str(len(ids)) if ids else bulk.how_many(reached, conditions)
-    if not yes and not typer.confirm(f"Delete {many} completions for good?", err=True):
+    many = bulk.completions(len(ids)) if ids else bulk.how_many(reached, conditions)
+    if many is None:
+        note(NONE_MATCH)
+        return
+    if not yes and not typer.confirm(f"Delete {many} for good?", err=True):
         raise typer.Exit(1)
     if ids:
         for completion_id in ids:
             reached.delete(f"{PATH}/{segment(completion_id)}")
-        say(f"{len(ids)} completions deleted.")
+        say(f"{bulk.completions(len(ids))} deleted.")
         return
     action = bulk.carry_out(reached, {"action": "delete", "filter": conditions}, "Deleting")
-    say(f"{action['done']} completions deleted.")
+    say(f"{bulk.completions(action['done'])} deleted.")
 
 
 def _conditions(given: list[str] | None, model: str | None, since_: str | None, search: str | None) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from stillroom import ids, jobs
 from stillroom.clock import Clock
 from stillroom.completions import batch, search, table
 from stillroom.completions.schema import Filter
-from stillroom.errors import Conflict, NotFound, StillroomError, shortened
+from stillroom.errors import Conflict, NotFound, RateLimited, StillroomError, shortened
 from stillroom.jobs import Claim, State
 from stillroom.store.database import Database
 from stillroom.store.tables import RowId, as_json, metadata, parsed
@@ -50,6 +50,7 @@ KIND = "bulk_action"
 KEPT_SECONDS = 30 * 24 * 3600  # for which an action that has ended can be looked up
 AT_ONCE = 10_000  # completions that are counted while the caller waits
 READ = 2_000  # numbers looked up at a time
+MOST_WAITING = 100  # actions of a project
 
 bulk_actions = Table(
     "bulk_actions",
@@ -137,7 +138,8 @@ class BulkActions:
         self._being_made = being_made
 
     def start(self, project: int, order: Order) -> BulkAction:
-        """Puts the action into the queue; it is about the completions that are stored now."""
+        """Puts the action into the queue; it is about the completions that are stored now. Raises RateLimited
+        when too many of the project's wait already."""
         with self._database.read() as connection:
             bound = table.newest_number(connection, project) or 0
             # After the bound: what is begun from now on is beyond it.
@@ -160,6 +162,11 @@ class BulkActions:
         }
 
         def write(connection: Connection) -> None:
+            if jobs.count(connection, project, KIND, State.QUEUED) >= MOST_WAITING:
+                raise RateLimited(
+                    f"{MOST_WAITING} bulk actions wait to be carried out, the most that can. "
+                    "Wait until one has ended, or cancel one."
+                )
             jobs.enqueue(
                 connection,
                 project=project,
@@ -243,13 +250,37 @@ def upcoming(database: Database, action: BulkAction) -> Iterator[list[int]]:
             yield meant
 
 
-def can_be_found(database: Database, action: BulkAction) -> bool:
-    """Whether everything that the action is about can be found yet: the words of what was stored just
-    before it was asked for may not be in the index."""
-    if action.chosen.search is None:
-        return True
-    with database.read() as connection:
-        return not search.is_behind(connection, action.project, action.bound)
+def held_back(connection: Connection) -> list[int]:
+    """The jobs whose turn it is but which must wait.
+
+    All of them while one is carried out, be it by a worker that has gone silent. Else those whose search cannot
+    find all that they are about yet, because the words of what was stored just before they were asked for are not
+    in the index; and later ones of the same project for which it matters who comes first.
+    """
+    job = jobs.jobs.c
+    due = job.state.in_([State.QUEUED.value, State.RUNNING.value]) & (job.not_before <= int(time.time()))
+    query = _joined().add_columns(job.number.label("job")).where(job.kind == KIND, due).order_by(job.number)
+    rows = connection.execute(query).all()
+    if any(row.state == State.RUNNING.value for row in rows):
+        return [row.job for row in rows]
+    waiting: dict[int, BulkAction] = {}
+    for row in rows:
+        action = _action_of(row)
+        if not _can_be_found(connection, action) or any(_clash(action, first) for first in waiting.values()):
+            waiting[row.job] = action
+    return list(waiting)
+
+
+def _can_be_found(connection: Connection, action: BulkAction) -> bool:
+    return action.chosen.search is None or not search.is_behind(connection, action.project, action.bound)
+
+
+def _clash(one: BulkAction, other: BulkAction) -> bool:
+    """Whether it matters which comes first: one changes a key that the other changes or chooses by."""
+    if one.project != other.project:
+        return False
+    changes, others = set(one.changes or ()), set(other.changes or ())
+    return bool(changes & (others | other.chosen.metadata.keys()) or others & one.chosen.metadata.keys())
 
 
 def record_start(connection: Connection, claim: Claim, matched: int) -> None:
@@ -327,7 +358,7 @@ def _joined() -> Select[Any]:
 
 
 def _action_of(row: Row[Any]) -> BulkAction:
-    values = dict(row._mapping)
+    values = {name: row._mapping[name] for name in BulkAction.__dataclass_fields__}
     values["chosen"] = msgspec.json.decode(values["chosen"], type=Filter)
     for name in ("changes", "error", "not_yet"):
         values[name] = parsed(values[name])

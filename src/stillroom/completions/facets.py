@@ -14,6 +14,7 @@ import msgspec
 from sqlalchemy import Connection, func, select
 
 from stillroom.completions import matching
+from stillroom.completions.matching import COUNTED_IN_INDEX, Count
 from stillroom.completions.schema import (
     IS_INCOMPLETE,
     IS_SHARED,
@@ -22,6 +23,8 @@ from stillroom.completions.schema import (
     completions,
     metadata_pairs,
 )
+from stillroom.store.database import Database
+from stillroom.store.remembered import Remembered
 
 SAMPLE = 5_000
 KEYS = 100
@@ -47,6 +50,26 @@ class Facets:
     models: Counts
     statuses: Counts
     metadata: list[Facet]
+
+
+class Overall:
+    """The facets of all completions, and their number: every visit of the portal asks for both, and to count a
+    million takes a while. Blocks."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known: Remembered[Facets] = Remembered(database)
+
+    def facets(self, project: int) -> Facets:
+        return self._known.get(project, lambda: self._read(project))
+
+    def _read(self, project: int) -> Facets:
+        with self._database.read() as connection:
+            return facets(connection, project, Filter())
+
+    def count(self, project: int) -> Count:
+        number = sum(times for _, times in self.facets(project).models)
+        return Count(number=min(number, COUNTED_IN_INDEX), at_least=number > COUNTED_IN_INDEX)
 
 
 def facets(connection: Connection, project: int, chosen: Filter) -> Facets:

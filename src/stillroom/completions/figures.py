@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from stillroom.completions.table import completions
 
@@ -24,7 +23,6 @@ class Latencies:
 
 
 class _Answer(NamedTuple):
-    number: int
     created_at: int
     latency_ms: int
     first_token_ms: int
@@ -32,13 +30,24 @@ class _Answer(NamedTuple):
 
 @dataclass(kw_only=True)
 class _Seen:
-    """The newest answers under a name, oldest first, and the number of the last."""
+    """The newest answers under a name, by their numbers."""
 
-    last: int = 0
-    answers: deque[_Answer] = field(default_factory=lambda: deque(maxlen=NEWEST))
+    answers: dict[int, _Answer] = field(default_factory=dict)
     since: int = 0
     told: Latencies | None = None
     """What was said last, of the answers from `since`: mostly it is so still."""
+
+
+_row = completions.c
+_NEWEST = (
+    select(_row.number)
+    .where(_row.project == bindparam("of"), _row.model == bindparam("named"))
+    .order_by(_row.number.desc())
+    .limit(NEWEST)
+)
+_ANSWERS = select(_row.number, _row.created_at, _row.latency_ms, _row.first_token_ms).where(
+    _row.number.in_(bindparam("these", expanding=True))
+)
 
 
 class Speeds:
@@ -53,12 +62,13 @@ class Speeds:
         """Of the newest thousand answers under a called name, as far as they are not older than `since`."""
         with self._lock:
             seen = self._seen.setdefault((project, model), _Seen())
-            newer = _newer(connection, project, model, seen.last)
-            if newer:
-                seen.answers.extend(newer)
-                seen.last = newer[-1].number
-            if newer or since != seen.since or seen.told is None:
-                seen.since, seen.told = since, _latencies([each for each in seen.answers if each.created_at >= since])
+            unknown = [number for number in _newest(connection, project, model) if number not in seen.answers]
+            if unknown:
+                known = {**seen.answers, **_answers(connection, unknown)}
+                seen.answers = {number: known[number] for number in sorted(known)[-NEWEST:]}
+            if unknown or since != seen.since or seen.told is None:
+                answers = [each for each in seen.answers.values() if each.created_at >= since]
+                seen.since, seen.told = since, _latencies(answers)
             return seen.told
 
 
@@ -75,10 +85,12 @@ def _latencies(answers: list[_Answer]) -> Latencies:
     )
 
 
-def _newer(connection: Connection, project: int, model: str, last: int) -> list[_Answer]:
-    """Oldest first. Time is no condition here: it would be looked for through all the rows that are too old."""
-    row = completions.c
-    query = select(row.number, row.created_at, row.latency_ms, row.first_token_ms)
-    query = query.where(row.project == project, row.model == model, row.number > last)
-    rows = connection.execute(query.order_by(row.number.desc()).limit(NEWEST))
-    return [_Answer(*row) for row in rows][::-1]
+def _newest(connection: Connection, project: int, model: str) -> list[int]:
+    """The numbers are all looked at each time, which an index makes cheap: a call gets its number when it begins,
+    so an answer that took long appears among older ones. Time is no condition here: it would be looked for
+    through all the rows that are too old."""
+    return list(connection.execute(_NEWEST, {"of": project, "named": model}).scalars())
+
+
+def _answers(connection: Connection, numbers: list[int]) -> dict[int, _Answer]:
+    return {number: _Answer(*rest) for number, *rest in connection.execute(_ANSWERS, {"these": numbers})}

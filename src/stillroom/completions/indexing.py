@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
-from sqlalchemy.exc import DatabaseError
+import msgspec
+import zstandard
+from sqlalchemy import Connection
 
+from stillroom import ids
 from stillroom.clock import tick
 from stillroom.completions import search, table
+from stillroom.completions.conversations import texts_of
 from stillroom.completions.search import Document
 from stillroom.errors import StillroomError
 from stillroom.store.database import Database
@@ -26,8 +29,10 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.25  # between two looks while there is nothing to do
 RETRY_SECONDS = 1.0
-PART = 50  # completions at a time
-PART_LETTERS = 100_000  # of the words that one transaction writes; a longer text is one by itself
+PART = 50  # completions in one transaction
+PART_LETTERS = 50_000  # of the words that one transaction writes; a longer text is one by itself
+
+Change = Callable[[Connection, Mapping[int, Document]], None]
 
 
 class Indexer:
@@ -43,61 +48,60 @@ class Indexer:
         due = True
         while True:
             try:
-                due = due or watch.anything_new()
-                due = due and await asyncio.to_thread(self.step)
-            except (StillroomError, DatabaseError) as error:
-                log.warning("the search could not be brought up to date; trying again: %s", error)
-                await asyncio.sleep(RETRY_SECONDS)
-                due = True
+                if due or watch.anything_new():
+                    spent = await asyncio.to_thread(self._part)
+                    due = spent is not None
+                    await asyncio.sleep(spent or 0.0)
+            except StillroomError as error:
+                log.warning("the search could not be brought up to date; trying again: %s", error.message)
+                due = await _retrying()
+            except Exception:
+                log.exception("bringing the search up to date failed; trying again")
+                due = await _retrying()
             if not due:
                 await tick(LOOK_SECONDS)
 
     def step(self) -> bool:
         """Does the next part; False when there was nothing to do. Blocks."""
-        with self._database.read() as connection:
-            gone = search.removals(connection, PART)
-            fresh = table.bodies(connection, search.newest_pending(connection, PART))
-        for documents in _parts(gone):
-            self._write(search.unindex, documents)
-        for documents in _parts(fresh):
-            self._write(search.index, documents)
-        return bool(gone or fresh)
+        return self._part() is not None
 
-    def _write(self, change: Any, documents: Mapping[int, Document]) -> None:
+    def _part(self) -> float | None:
+        """As `step`; gives for how many seconds the writer was kept, None when there was nothing to do."""
+        change: Change = search.unindex
+        with self._database.read() as connection:
+            documents = _documents(search.removals(connection, PART))
+            if not documents:
+                change = search.index
+                documents = _documents(table.bodies(connection, search.newest_pending(connection, PART)))
+        if not documents:
+            return None
         began = time.monotonic()
         self._writer.write(lambda connection: change(connection, documents))
-        time.sleep(time.monotonic() - began)
+        return time.monotonic() - began
 
 
-def _parts(bodies: Mapping[int, bytes]) -> Iterator[dict[int, Document]]:
-    part: dict[int, Document] = {}
+async def _retrying() -> bool:
+    await asyncio.sleep(RETRY_SECONDS)
+    return True
+
+
+def _documents(bodies: Iterable[tuple[int, bytes]]) -> dict[int, Document]:
+    """Of the first of these, as many as one transaction takes."""
+    found: dict[int, Document] = {}
     letters = 0
-    for number, body in bodies.items():
-        document = search.document(texts_of(table.unpacked(body)))
-        if part and letters + len(document.body) > PART_LETTERS:
-            yield part
-            part, letters = {}, 0
-        part[number] = document
+    for number, body in bodies:
+        document = _document(number, body)
+        if found and letters + len(document.body) > PART_LETTERS:
+            break
+        found[number] = document
         letters += len(document.body)
-    if part:
-        yield part
+    return found
 
 
-def texts_of(body: Mapping[str, Any]) -> Iterator[str]:
-    """What was said in a conversation: by everyone but the system, in text, refusals and calls' arguments.
-
-    Both sides may have sent what is no conversation; of that, nothing is found.
-    """
-    messages = [*_objects(body["request"].get("messages"))]
-    messages += [each["message"] for each in _objects(body["response"].get("choices")) if "message" in each]
-    for message in _objects(messages):
-        content = message.get("content")
-        said = [content, *(part.get("text") for part in _objects(content)), message.get("refusal")]
-        for call in [*_objects(message.get("tool_calls")), {"function": message.get("function_call")}]:
-            for function in _objects([call.get("function")]):
-                said += [function.get("name"), function.get("arguments")]
-        yield from (text for text in said if isinstance(text, str))
-
-
-def _objects(value: Any) -> list[Mapping[str, Any]]:
-    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
+def _document(number: int, body: bytes) -> Document:
+    """Of a body that is damaged, a document without words: it must not keep the others from being found."""
+    try:
+        return search.document(texts_of(table.unpacked(body)))
+    except (zstandard.ZstdError, msgspec.DecodeError, RecursionError) as error:
+        log.error("the stored completion %s is damaged, and is not searched: %s", ids.completion_id(number), error)
+        return search.document([])

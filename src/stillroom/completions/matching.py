@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import ColumnElement, Connection, FromClause, Select, and_, exists, func, or_, select
 
@@ -84,11 +84,27 @@ def numbers(
 def count(connection: Connection, project: int, chosen: Filter) -> Count:
     """Exact as far as counting is quick: a pair's completions are counted already, and what one index
     holds is soon counted."""
+    if chosen.up_to is not None:
+        return _count_up_to(connection, project, chosen)
     if chosen == Filter(metadata=chosen.metadata) and len(chosen.metadata) == 1:
         pairs = _pairs_rarest_first(connection, project, chosen.metadata)
         return Count(number=pairs[0].count if pairs else 0, at_least=False)
     most = COUNTED_IN_INDEX if chosen == Filter(model=chosen.model) else COUNTED
-    query = _query(connection, project, chosen, Span(), descending=True)
+    return _counted(connection, project, chosen, Span(), most)
+
+
+def _count_up_to(connection: Connection, project: int, chosen: Filter) -> Count:
+    every = replace(chosen, up_to=None)
+    known = count(connection, project, every)
+    # There is mostly little that is later: what is counted already, it is sooner taken off from.
+    later = _counted(connection, project, every, Span(above=chosen.up_to), COUNTED)
+    if known.at_least or later.at_least:
+        return _counted(connection, project, chosen, Span(), COUNTED)
+    return Count(number=known.number - later.number, at_least=False)
+
+
+def _counted(connection: Connection, project: int, chosen: Filter, asked: Span, most: int) -> Count:
+    query = _query(connection, project, chosen, asked, descending=True)
     if query is None:
         return Count(number=0, at_least=False)
     found = connection.execute(select(func.count()).select_from(query.limit(most + 1).subquery())).scalar_one()
@@ -125,6 +141,8 @@ def _query(
             if _row_conditions(chosen):
                 query = query.where(_is_row(number, project, chosen))
     span = asked.within(_span_of_times(connection, project, chosen))
+    if chosen.up_to is not None:
+        span = span.within(Span(below=min(chosen.up_to + 1, LARGEST)))
     return query.where(*span.holds(number)).order_by(number.desc() if descending else number.asc())
 
 

@@ -116,7 +116,8 @@ class Status(enum.StrEnum):
 class Filter:
     """Which completions: all given conditions must hold. Times are seconds since the epoch.
 
-    A `search` without a letter or digit finds nothing (see `search.py`).
+    None that began after the completion `up_to`, whether that is still stored or not. A `search` without a
+    letter or digit finds nothing (see `search.py`).
     """
 
     model: str | None = None
@@ -126,3 +127,4 @@ class Filter:
     created_after: int | None = None
     created_before: int | None = None
     search: str | None = None
+    up_to: int | None = None

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import (
@@ -47,7 +47,7 @@ from stillroom.store.tables import RowId, metadata
 
 TABLE = "completion_search"  # made in a migration: SQLAlchemy has no words for it
 WORD_LETTERS = 64  # of a longer word, only the beginning counts
-DOCUMENT_LETTERS = 200_000  # of a longer conversation, only the beginning is found
+DOCUMENT_LETTERS = 50_000  # of a longer conversation, the rest is not found: its words would keep the writer too long
 SEARCH_LETTERS = 1000
 SEPARATOR = "\ue000"  # stands between two texts, so that no phrase reaches from one into the other
 
@@ -151,11 +151,11 @@ def newest_pending(connection: Connection, limit: int) -> list[int]:
     return list(connection.execute(select(row.number).order_by(row.number.desc()).limit(limit)).scalars())
 
 
-def removals(connection: Connection, limit: int) -> dict[int, bytes]:
-    """Deleted completions that are still in the index, with their bodies."""
+def removals(connection: Connection, limit: int) -> Iterator[tuple[int, bytes]]:
+    """Deleted completions that are still in the index, with their bodies, each read when it is asked for."""
     row = search_removals.c
     found = connection.execute(select(row.number, row.body).order_by(row.number).limit(limit))
-    return dict(found.all())
+    return ((number, body) for number, body in found)
 
 
 def index(connection: Connection, documents: Mapping[int, Document]) -> None:
@@ -259,8 +259,9 @@ def document(texts: Iterable[str]) -> Document:
 def _folded(text: str) -> str:
     if text.isascii():
         return text.lower()
-    # Folding case can undo what normalising has done.
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    # Folding case can undo what normalising has done, and makes two characters of the Turkish İ.
+    folded = unicodedata.normalize("NFKC", text).casefold().replace("i\u0307", "i")
+    return unicodedata.normalize("NFKC", folded)
 
 
 def _pieces(folded: str) -> list[str]:

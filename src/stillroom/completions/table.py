@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 import zstandard
-from sqlalchemy import Connection, Row, Select, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 
 from stillroom.completions import search
 from stillroom.completions.matching import CHUNK, numbers
@@ -45,6 +45,7 @@ __all__ = [
     "metadata_pairs",
     "newest_number",
     "numbers",
+    "one_by_one",
     "pack",
     "page",
     "prefixes",
@@ -79,7 +80,15 @@ _COUNT_PAIR = (
     .values({metadata_pairs.c.count: metadata_pairs.c.count + 1})
     .returning(metadata_pairs.c.id)
 )
-_ROWS = select(completions).where(completions.c.number.in_(bindparam("these", expanding=True)))
+_WHOLE = select(completions, prefixes.c.body.label("prefix_body")).join(prefixes, prefixes.c.id == completions.c.prefix)
+_THESE = completions.c.number.in_(bindparam("these", expanding=True))
+_BODIES = select(completions.c.number, completions.c.body).where(_THESE).order_by(completions.c.number.desc())
+# By whether the newest come first.
+_THESE_WHOLE = {
+    False: _WHOLE.where(_THESE).order_by(completions.c.number),
+    True: _WHOLE.where(_THESE).order_by(completions.c.number.desc()),
+}
+_ROWS = select(completions).where(_THESE).order_by(completions.c.number.desc())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +177,7 @@ def add(connection: Connection, new: NewCompletion, packed: Packed) -> None:
 
 def get(connection: Connection, project: int, number: int) -> StoredCompletion | None:
     """The completion, or None when the project has none of that number."""
-    rows = connection.execute(_whole().where(completions.c.project == project, completions.c.number == number))
+    rows = connection.execute(_WHOLE.where(completions.c.project == project, completions.c.number == number))
     row = rows.first()
     unpacker = zstandard.ZstdDecompressor()
     return _stored(row, unpacked(row.prefix_body, unpacker), unpacker) if row else None
@@ -185,37 +194,40 @@ def page(
 def walk(
     connection: Connection, project: int, chosen: Filter, *, descending: bool = False
 ) -> Iterator[StoredCompletion]:
-    """All matching completions in order, a few hundred in memory at a time."""
+    """All matching completions in order, one in memory at a time."""
     after: int | None = None
     while found := numbers(connection, project, chosen, after=after, descending=descending, limit=CHUNK):
-        yield from by_numbers(connection, found)
+        yield from one_by_one(connection, found, descending=descending)
         after = found[-1]
 
 
 def by_numbers(connection: Connection, wanted: Sequence[int]) -> list[StoredCompletion]:
     """Those completions that there are, in the order they are asked for."""
-    rows = connection.execute(_whole().where(completions.c.number.in_(wanted)))
-    unpacker = zstandard.ZstdDecompressor()
-    found = {row.number: _stored(row, unpacked(row.prefix_body, unpacker), unpacker) for row in rows}
+    found = {stored.number: stored for stored in one_by_one(connection, wanted)}
     return [found[number] for number in wanted if number in found]
 
 
-def without_beginnings(connection: Connection, wanted: Sequence[int]) -> list[StoredCompletion]:
-    """As `by_numbers`, but their requests lack the fixed beginnings: enough to show what was asked last, for
-    a third of the work."""
-    if not wanted:
-        return []
+def one_by_one(
+    connection: Connection, wanted: Sequence[int], *, descending: bool = False
+) -> Iterator[StoredCompletion]:
+    """Those completions that there are, in the order of their numbers, each unpacked when it is asked for: a few
+    may take as much memory as thousands of others."""
     unpacker = zstandard.ZstdDecompressor()
-    rows = connection.execute(_ROWS, {"these": wanted})
-    found = {row.number: _stored(row, {"messages": []}, unpacker) for row in rows}
-    return [found[number] for number in wanted if number in found]
+    for row in connection.execute(_THESE_WHOLE[descending], {"these": wanted}):
+        yield _stored(row, unpacked(row.prefix_body, unpacker), unpacker)
 
 
-def bodies(connection: Connection, wanted: Sequence[int]) -> dict[int, bytes]:
-    """What is stored of those completions besides their fixed beginnings."""
-    row = completions.c
-    found = connection.execute(select(row.number, row.body).where(row.number.in_(wanted)))
-    return dict(found.all())
+def without_beginnings(connection: Connection, wanted: Sequence[int]) -> Iterator[StoredCompletion]:
+    """As `one_by_one`, newest first, but their requests lack the fixed beginnings: enough to show what was
+    asked last, for a third of the work."""
+    unpacker = zstandard.ZstdDecompressor()
+    for row in connection.execute(_ROWS, {"these": wanted}):
+        yield _stored(row, {"messages": []}, unpacker)
+
+
+def bodies(connection: Connection, wanted: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+    """What is stored of those completions besides their fixed beginnings, newest first, as it is asked for."""
+    return ((number, body) for number, body in connection.execute(_BODIES, {"these": wanted}))
 
 
 def newest_number(connection: Connection, project: int) -> int | None:
@@ -279,12 +291,6 @@ def _unindex_metadata(connection: Connection, number: int) -> None:
     count = {metadata_pairs.c.count: metadata_pairs.c.count - 1}
     connection.execute(update(metadata_pairs).where(metadata_pairs.c.id.in_(pairs)).values(count))
     connection.execute(delete(metadata_pairs).where(metadata_pairs.c.id.in_(pairs), metadata_pairs.c.count <= 0))
-
-
-def _whole() -> Select[Any]:
-    return select(completions, prefixes.c.body.label("prefix_body")).join(
-        prefixes, prefixes.c.id == completions.c.prefix
-    )
 
 
 def _stored(row: Row[Any], prefix: dict[str, Any], unpacker: zstandard.ZstdDecompressor) -> StoredCompletion:

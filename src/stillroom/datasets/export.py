@@ -1,7 +1,7 @@
 """Stored completions as JSON lines, for whoever takes them elsewhere.
 
-A few are in memory at a time, and between two parts no connection is held: a reader that is slow, or
-goes away, holds nothing up.
+About a megabyte is in memory at a time, however large the completions are, and between two pieces no
+connection is held: a reader that is slow, or goes away, holds nothing up.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from stillroom.completions.table import Filter, StoredCompletion
 from stillroom.datasets import selection
 from stillroom.store.database import Database
 
-PART = 100  # completions read at a time
+PART = 100  # numbers looked for at a time
+PIECE_BYTES = 1024 * 1024  # a larger line is a piece by itself
 
 
 class Form(enum.StrEnum):
@@ -34,11 +35,26 @@ def lines(database: Database, project: int, chosen: Filter, form: Form) -> Itera
 
     As training examples they are the lines of a selection's file: what that leaves out is left out here.
     """
-    for part in _parts(database, project, chosen):
-        yield b"".join(line for stored in part if (line := _line(stored, form)) is not None)
+    for numbers in _parts(database, project, chosen):
+        left = numbers
+        while left:
+            piece, left = _piece(database, left, form)
+            yield piece
 
 
-def _parts(database: Database, project: int, chosen: Filter) -> Iterator[list[StoredCompletion]]:
+def _piece(database: Database, numbers: list[int], form: Form) -> tuple[bytes, list[int]]:
+    """The lines of the first of these completions, and the numbers that are left for another piece."""
+    piece = bytearray()
+    with database.read() as connection:
+        for stored in table.one_by_one(connection, numbers):
+            piece += _line(stored, form)
+            if len(piece) >= PIECE_BYTES:
+                return bytes(piece), [number for number in numbers if number > stored.number]
+    return bytes(piece), []
+
+
+def _parts(database: Database, project: int, chosen: Filter) -> Iterator[list[int]]:
+    """The matching completions' numbers in order."""
     with database.read() as connection:
         newest = table.newest_number(connection, project)
     if newest is None:
@@ -51,20 +67,21 @@ def _parts(database: Database, project: int, chosen: Filter) -> Iterator[list[St
         yield from _pages(database, project, some, newest)
 
 
-def _pages(database: Database, project: int, chosen: Filter, newest: int) -> Iterator[list[StoredCompletion]]:
+def _pages(database: Database, project: int, chosen: Filter, newest: int) -> Iterator[list[int]]:
     after: int | None = None
     while True:
         with database.read() as connection:
-            page = table.page(connection, project, chosen, after=after, descending=False, limit=PART)
-        yield [stored for stored in page if stored.number <= newest]
-        if len(page) < PART or page[-1].number >= newest:
+            page = table.numbers(connection, project, chosen, after=after, up_to=newest, limit=PART)
+        yield page
+        if len(page) < PART:
             return
-        after = page[-1].number
+        after = page[-1]
 
 
-def _line(stored: StoredCompletion, form: Form) -> bytes | None:
+def _line(stored: StoredCompletion, form: Form) -> bytes:
+    """Empty for what is no training example."""
     row = _whole(stored) if form is Form.FULL else _trainable(stored)
-    return None if row is None else msgspec.json.encode(row) + b"\n"
+    return b"" if row is None else msgspec.json.encode(row) + b"\n"
 
 
 def _whole(stored: StoredCompletion) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from stillroom import ids
 from stillroom.completions import table
 from stillroom.datasets.files import File, Files
 from stillroom.errors import InvalidRequest
@@ -117,6 +118,7 @@ def _told(chosen: table.Filter, models: Iterable[str]) -> dict[str, Any]:
         "created_after": chosen.created_after,
         "created_before": chosen.created_before,
         "search": chosen.search,
+        "up_to": None if chosen.up_to is None else ids.completion_id(chosen.up_to),
     }
     return {"filter": conditions, "models": dict(Counter(models))}
 

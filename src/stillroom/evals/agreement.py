@@ -1,7 +1,8 @@
 """How well the last student that was compared agrees with its teacher: the one figure of a report that
 stands beside the bill.
 
-A run's items are read once, for they may be thousands; what they came to is remembered by the run.
+A run's items are read once, for they may be thousands, and so is where its items came from, which may be a whole
+file; what they came to is remembered by the run.
 """
 
 from __future__ import annotations
@@ -9,16 +10,16 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from sqlalchemy import Connection
-
+from stillroom.errors import NotFound
 from stillroom.evals.owner import Evals
 from stillroom.evals.reporting.statistics import Share, share
-from stillroom.evals.table import Run, eval_runs, joined, run_of
+from stillroom.evals.table import Run, eval_runs, get_run, joined
 from stillroom.jobs import State
 from stillroom.jobs import jobs as queue
 from stillroom.store.database import Database
 
-STORED = '%"stored_completions"%'
+STORED = "stored_completions"
+RUNS = 50  # looked at, newest first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,18 +41,35 @@ class Agreements:
     def __init__(self, database: Database, evals: Evals) -> None:
         self._database = database
         self._evals = evals
-        self._known: dict[int, tuple[str, Agreement | None]] = {}
+        self._known: dict[int, dict[str, Agreement | None]] = {}
 
     def newest(self, project: int) -> Agreement | None:
-        """None when no run has succeeded that asked a model what is stored."""
+        """None when none of the last runs that succeeded asked a model what is stored."""
+        before = self._known.get(project, {})
+        known = self._known[project] = dict[str, Agreement | None]()
+        for run in self._newest_runs(project):
+            known[run] = before[run] if run in before else self._found(project, run)
+            if known[run] is not None:
+                return known[run]
+        return None
+
+    def _newest_runs(self, project: int) -> list[str]:
+        row = eval_runs.c
+        query = joined().with_only_columns(row.id).where(row.project == project, row.model.is_not(None))
+        query = query.where(queue.c.state == State.SUCCEEDED.value).order_by(row.number.desc()).limit(RUNS)
         with self._database.read() as connection:
-            run = _newest_comparison(connection, project)
-        if run is None or run.model is None:
+            return list(connection.execute(query).scalars())
+
+    def _found(self, project: int, run_id: str) -> Agreement | None:
+        """None when the run compared nothing."""
+        try:
+            with self._database.read() as connection:
+                run = get_run(connection, project, run_id)
+        except NotFound:  # deleted just now
             return None
-        known = self._known.get(project)
-        if known is None or known[0] != run.id:
-            known = self._known[project] = (run.id, self._count(run, run.model))
-        return known[1]
+        if run.model is None or run.data_source["source"]["type"] != STORED:
+            return None
+        return self._count(run, run.model)
 
     def _count(self, run: Run, model: str) -> Agreement | None:
         agreeing, teachers = Counter[bool](), Counter[str]()
@@ -67,11 +85,3 @@ class Agreements:
         return Agreement(
             eval=run.eval, run=run.id, model=model, teacher=teacher, agreeing=found, created_at=run.created_at
         )
-
-
-def _newest_comparison(connection: Connection, project: int) -> Run | None:
-    row = eval_runs.c
-    query = joined().where(row.project == project, row.model.is_not(None), row.data_source.like(STORED))
-    query = query.where(queue.c.state == State.SUCCEEDED.value).order_by(row.number.desc()).limit(1)
-    found = connection.execute(query).first()
-    return run_of(found) if found is not None else None

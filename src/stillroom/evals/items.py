@@ -131,6 +131,7 @@ class Items:
             created_after=source.created_after,
             created_before=source.created_before,
             search=source.search,
+            up_to=None if source.up_to is None else ids.completion_number(source.up_to),
         )
         with self._database.read() as connection:
             # The newest when there is a limit; else as they came.

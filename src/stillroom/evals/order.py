@@ -14,7 +14,7 @@ import msgspec
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
-from stillroom import bodies
+from stillroom import bodies, ids
 from stillroom.chat import check_metadata
 from stillroom.errors import InvalidRequest, TooLarge, shortened
 from stillroom.evals.prompt import referred, templated
@@ -69,7 +69,8 @@ class FileId(Part, frozen=True, kw_only=True, tag="file_id", tag_field="type"):
 class StoredCompletions(Part, frozen=True, kw_only=True, tag="stored_completions", tag_field="type"):
     """Stored completions that match; of more than `limit`, the newest.
 
-    `held_out_from` and `search` are ours. The first names fine-tuning jobs: what they were trained on is left out.
+    `held_out_from`, `search` and `up_to` are ours. The first names fine-tuning jobs: what they were trained on is
+    left out; the last a completion, itself included: none that began after it.
     """
 
     metadata: dict[str, str] | None = None
@@ -79,6 +80,7 @@ class StoredCompletions(Part, frozen=True, kw_only=True, tag="stored_completions
     limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
     held_out_from: str | list[str] | None = None
     search: Annotated[str, msgspec.Meta(max_length=1000)] | None = None
+    up_to: str | None = None
 
 
 Source = FileContent | FileId | StoredCompletions
@@ -295,6 +297,10 @@ def _check_source(asked: DataSource, config: Mapping[str, Any]) -> None:
     source = asked.source
     if isinstance(source, StoredCompletions):
         check_metadata(source.metadata)
+        if source.up_to is not None and ids.completion_number(source.up_to) is None:
+            raise InvalidRequest(
+                f"{shortened(source.up_to)!r} is not the id of a stored completion.", param="data_source.source.up_to"
+            )
         if asked.type == "jsonl":
             raise InvalidRequest(
                 "A data source of type 'jsonl' draws from 'file_content' or 'file_id'; use type 'completions' for "

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from stillroom import catalog
 from stillroom.catalog import Deployment, DeploymentState
 from stillroom.config import Price, Settings
-from stillroom.errors import InvalidRequest, StillroomError
+from stillroom.errors import InvalidRequest, StillroomError, shortened
 from stillroom.serving.hosting import Hosting, Weights
 from stillroom.serving.models import Models
 from stillroom.store.database import Database
@@ -19,6 +20,8 @@ from stillroom.store.writer import Writer
 log = logging.getLogger(__name__)
 
 NAME_LETTERS = 64
+# What stands in an address as it is: deployments are reached by one.
+NAME = re.compile(rf"(?!\.{{1,2}}$)[A-Za-z0-9.:_-]{{1,{NAME_LETTERS}}}")
 
 
 class Deployments:
@@ -121,8 +124,9 @@ class Deployments:
 
 
 def _check_name(name: str) -> None:
-    if not 1 <= len(name) <= NAME_LETTERS or not name.isprintable() or "/" in name:
+    if not NAME.fullmatch(name):
         raise InvalidRequest(
-            f"Invalid deployment name {name!r}: expected 1 to {NAME_LETTERS} printable characters without '/'.",
+            f"Invalid deployment name '{shortened(name)}': expected 1 to {NAME_LETTERS} letters (a-z, A-Z), digits, "
+            "'.', ':', '_' or '-', and not '.' or '..' alone.",
             param="name",
         )

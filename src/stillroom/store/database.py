@@ -5,6 +5,7 @@ Reads run in any thread on pooled connections; writes go through the one writer 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,25 +17,30 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, PoolProxiedConnection, create_engine, event, inspect, text
 from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from stillroom.errors import ConfigurationError
+from stillroom.errors import ConfigurationError, StoreUnavailable
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 LOCK_WAIT_MS = 5000
-READERS = 8
+READERS = 8  # connections that are kept; as many more are opened while all of them are busy
+WAIT_SECONDS = 30.0
 
 
 class Database:
     """One SQLite file, opened for reading by many and for writing by one."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, wait_seconds: float = WAIT_SECONDS) -> None:
+        """`wait_seconds`: how long who reads may wait until one of the others has read."""
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         url = f"sqlite+pysqlite:///{path}"
         # The one used last is taken first: its statements are prepared, and it has in memory what was read last.
-        readers = {"pool_size": READERS, "max_overflow": READERS, "pool_use_lifo": True}
+        readers = {"pool_size": READERS, "max_overflow": READERS, "pool_use_lifo": True, "pool_timeout": wait_seconds}
         self._readers = _engine(url, begin="BEGIN", **readers)
         self.writing = _engine(url, begin="BEGIN IMMEDIATE", pool_size=1, max_overflow=0)
+        self._counter: PoolProxiedConnection | None = None
+        self._counting = threading.Lock()
 
     def migrate(self) -> None:
         """Brings the schema up to date. Refuses, and writes nothing, when it is newer or damaged."""
@@ -52,36 +58,52 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A connection that sees one consistent state."""
-        with self._readers.connect() as connection:
+        """A connection that sees one consistent state. Raises StoreUnavailable when none becomes free in time."""
+        with self._connect() as connection:
             yield connection
+
+    def _connect(self) -> Connection:
+        try:
+            return self._readers.connect()
+        except PoolTimeout as error:
+            raise StoreUnavailable(
+                f"All {2 * READERS} connections to the database are busy with other requests. Try again."
+            ) from error
 
     def watch(self) -> Watch:
         """Tells when it is worth looking again."""
-        return Watch(self._readers)
+        return Watch(self)
+
+    def version(self) -> int:
+        """Another number after each commit, whoever made it; only of this object's numbers is that true.
+        Costs some microseconds."""
+        with self._counting:
+            if self._counter is None:
+                self._counter = self._readers.raw_connection()
+            # SQLite counts, for each connection, what the others commit: so this one is kept, and never writes.
+            cursor = self._counter.cursor()
+            number: int = cursor.execute("PRAGMA data_version").fetchone()[0]
+            cursor.close()
+            return number
 
     def close(self) -> None:
+        if self._counter is not None:
+            self._counter.close()
         self._readers.dispose()
         self.writing.dispose()
 
 
 class Watch:
-    """Whether anything was committed since it was last asked, by anyone. Asking costs some microseconds, so
-    that whoever waits for work need not query for it: an idle server is to cost nothing."""
+    """Whether anything was committed since this was last asked, so that whoever waits for work need not query for
+    it: an idle server is to cost nothing."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._connection: PoolProxiedConnection | None = None
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self._seen: int | None = None
 
     def anything_new(self) -> bool:
         """True the first time."""
-        if self._connection is None:
-            self._connection = self._engine.raw_connection()
-        # SQLite counts, for each connection, what the others commit: so this one is kept, and never writes.
-        cursor = self._connection.cursor()
-        version: int = cursor.execute("PRAGMA data_version").fetchone()[0]
-        cursor.close()
+        version = self._database.version()
         changed = version != self._seen
         self._seen = version
         return changed

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
 from sqlalchemy import Connection
 
@@ -26,8 +27,7 @@ CHUNK_SECONDS = 0.015  # that a transaction should take; on a busy machine some 
 SMALLEST_CHUNK, LARGEST_CHUNK = 10, bulk.READ
 SHRINKING, GROWTH = 0.5, 1.5  # of a chunk beside the one before, at most: one slow commit says little
 REST = 0.5  # of the time that a chunk took, before the next
-LOOK_SECONDS = 0.25  # between two looks whether what is searched for can be found yet
-RETRY_SECONDS = 1.0  # before a chunk that the database could not take is tried again
+RETRY_SECONDS = 1.0  # before what the database could not take is tried again
 
 
 class BulkRun:
@@ -43,61 +43,62 @@ class BulkRun:
 
     async def run(self) -> None:
         """Works until every completion has been come to, it is asked to stop, or the claim is lost (StaleClaim)."""
-        while not await asyncio.to_thread(bulk.can_be_found, self._platform.database, self._action):
-            if self._stopping:
-                await self._set_aside()
-                return
-            await asyncio.sleep(LOOK_SECONDS)
-        if self._action.started_at is None:
-            matched = self._action.matched
-            if matched is None:
-                matched = await asyncio.to_thread(bulk.count, self._platform.database, self._action)
-            await self._platform.writer.write_soon(lambda c: bulk.record_start(c, self._claim, matched))
+        if not await self._work():
+            await self._platform.writer.write_soon(lambda c: bulk.set_aside(c, self._claim))
+
+    async def _work(self) -> bool:
+        """False when it was asked to stop before the end."""
+        if self._action.started_at is None and not await self._record_start():
+            return False
         numbers = bulk.upcoming(self._platform.database, self._action)
         while (some := await asyncio.to_thread(next, numbers, None)) is not None:
             if not await self._carry_out(some):
-                await self._set_aside()
-                return
+                return False
         self.concluding = True
-        await self._platform.writer.write_soon(lambda c: bulk.finish(c, self._claim))
+        return await self._written(lambda c: bulk.finish(c, self._claim))
+
+    async def _record_start(self) -> bool:
+        matched = self._action.matched
+        if matched is None:
+            matched = await asyncio.to_thread(bulk.count, self._platform.database, self._action)
+        return await self._written(lambda c: bulk.record_start(c, self._claim, matched))
 
     def stop(self, to: State) -> None:
         """Ends it after the chunk that is being written; the rest is left for later."""
         self._stopping = True
 
-    async def _set_aside(self) -> None:
-        await self._platform.writer.write_soon(lambda c: bulk.set_aside(c, self._claim))
-
     async def _carry_out(self, numbers: list[int]) -> bool:
         """False when it was asked to stop before all of them were done."""
         begin = 0
         while begin < len(numbers):
-            if self._stopping:
-                return False
             chunk = numbers[begin : begin + self._chunk]
-            try:
-                taken = await self._write(chunk)
-            except StoreUnavailable as error:
-                log.warning("%s waits: %s", self._claim.subject, error.message)
-                await asyncio.sleep(RETRY_SECONDS)
-                continue
+            began = 0.0
+
+            def work(connection: Connection, chunk: list[int] = chunk) -> None:
+                nonlocal began
+                began = time.monotonic()
+                bulk.carry_out(connection, self._claim, self._action, chunk)
+
+            if not await self._written(work):
+                return False
+            taken = time.monotonic() - began
             begin += len(chunk)
             if len(chunk) == self._chunk:  # the last of what was looked up says nothing of how much fits
                 self._chunk = next_chunk(len(chunk), taken)
             await asyncio.sleep(taken * REST)
         return True
 
-    async def _write(self, chunk: list[int]) -> float:
-        """How many seconds the transaction took, its commit included."""
-        began = 0.0
-
-        def work(connection: Connection) -> None:
-            nonlocal began
-            began = time.monotonic()
-            bulk.carry_out(connection, self._claim, self._action, chunk)
-
-        await self._platform.writer.write_soon(work)
-        return time.monotonic() - began
+    async def _written(self, work: Callable[[Connection], None]) -> bool:
+        """Waits for as long as the database cannot take it; False when it was asked to stop before."""
+        while not self._stopping:
+            try:
+                await self._platform.writer.write_soon(work)
+            except StoreUnavailable as error:
+                log.warning("%s waits: %s", self._claim.subject, error.message)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return True
+        return False
 
 
 def next_chunk(size: int, taken: float) -> int:
@@ -109,6 +110,12 @@ def next_chunk(size: int, taken: float) -> int:
 def room(settings: Settings) -> int:
     """How many such jobs run at a time. One: of two that tag the same completions the later must win."""
     return 1
+
+
+def held_back(platform: Platform) -> list[int]:
+    """The jobs that must wait though it is their turn. Blocks."""
+    with platform.database.read() as connection:
+        return bulk.held_back(connection)
 
 
 async def start(platform: Platform, claim: Claim) -> BulkRun:

@@ -200,6 +200,11 @@ def room(settings: Settings) -> int:
     return settings.evals.running_runs
 
 
+def held_back(platform: Platform) -> list[int]:
+    """The jobs that must wait though it is their turn: none."""
+    return []
+
+
 async def start(platform: Platform, claim: Claim) -> EvalRun:
     """The claimed run, ready to be carried out."""
 

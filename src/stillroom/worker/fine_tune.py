@@ -277,6 +277,11 @@ def room(settings: Settings) -> int:
     return settings.training.running_jobs
 
 
+def held_back(platform: Platform) -> list[int]:
+    """The jobs that must wait though it is their turn: none."""
+    return []
+
+
 async def start(platform: Platform, claim: Claim) -> FineTune:
     """The claimed job, ready to run."""
 

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 HANDLERS: dict[str, ModuleType] = {fine_tuning.KIND: fine_tune, evals.KIND: eval_run, bulk_actions.KIND: bulk}
 LOOK_SECONDS = 0.25  # between two looks whether there may be something to do
+HELD_SECONDS = 1.0  # between two looks, at most, while a job is held back
 GUARD_SECONDS = 0.5  # between two looks whether a running job was cancelled or is to pause
 STOP_SECONDS = 20.0  # for running jobs to save their state when we stop
 
@@ -92,20 +93,26 @@ class Supervisor:
     async def _look(self) -> None:
         await asyncio.to_thread(self._platform.fine_tuning.validate_waiting)
         while kinds := self._kinds_with_room():
-            claimable = await asyncio.to_thread(self._claimable_from, kinds)
+            held_back = await asyncio.to_thread(self._held_back, kinds)
+            if held_back:
+                self._due_at = min(self._due_at, time.time() + HELD_SECONDS)
+            claimable = await asyncio.to_thread(self._claimable_from, kinds, held_back)
             if claimable is None:
                 return
             if claimable > time.time():
                 self._due_at = min(self._due_at, claimable)
                 return
-            claim = await self._claim(kinds)
+            claim = await self._claim(kinds, held_back)
             if claim is None:
                 return
             self._running[claim.number] = _Running(claim.kind, asyncio.create_task(self._see_through(claim)))
 
-    async def _claim(self, kinds: list[str]) -> Claim | None:
+    async def _claim(self, kinds: list[str], held_back: list[int]) -> Claim | None:
         name = self._platform.worker_name
-        return await self._platform.writer.write_soon(lambda connection: jobs.claim(connection, name, kinds))
+        return await self._platform.writer.write_soon(lambda connection: jobs.claim(connection, name, kinds, held_back))
+
+    def _held_back(self, kinds: list[str]) -> list[int]:
+        return [job for kind in kinds for job in self._handlers[kind].held_back(self._platform)]
 
     def _kinds_with_room(self) -> list[str]:
         running = Counter(one.kind for one in self._running.values())
@@ -113,9 +120,9 @@ class Supervisor:
             kind for kind, handler in self._handlers.items() if running[kind] < handler.room(self._platform.settings)
         ]
 
-    def _claimable_from(self, kinds: list[str]) -> int | None:
+    def _claimable_from(self, kinds: list[str], held_back: list[int]) -> int | None:
         with self._platform.database.read() as connection:
-            return jobs.claimable_from(connection, kinds)
+            return jobs.claimable_from(connection, kinds, held_back)
 
     async def _take_over_silent(self) -> None:
         for subject in await self._platform.writer.write_soon(self._observer.take_over):

@@ -51,6 +51,7 @@ STORED: dict[str, Any] = {
             "model": "m",
             "created_after": 1,
             "created_before": 2,
+            "up_to": "chatcmpl-00000000001",
             "limit": 3,
             "held_out_from": "ftjob-x",
         },

@@ -52,3 +52,19 @@ export function withArrivals(pages: Pages, found: Page, anchor: string | undefin
     pageParams: [undefined, ...pages.pageParams.slice(at + 1)],
   };
 }
+
+/** Which loaded rows are not stored any more, seeing what was found from one row down. */
+export function goneOf(rows: CompletionRow[], found: Page, from: string): ReadonlySet<string> {
+  const there = new Set(found.data.map((row) => row.id));
+  const last = found.has_more ? (found.data.at(-1)?.id ?? from) : "";
+  const asked = rows.filter((row) => row.id <= from && row.id >= last);
+  return new Set(asked.map((row) => row.id).filter((id) => !there.has(id)));
+}
+
+/** The pages without some rows. */
+export function without(pages: Pages, gone: ReadonlySet<string>): Pages {
+  return {
+    ...pages,
+    pages: pages.pages.map((page) => ({ ...page, data: page.data.filter((row) => !gone.has(row.id)) })),
+  };
+}

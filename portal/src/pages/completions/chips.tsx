@@ -33,9 +33,7 @@ export function Chips({ filter, onChange }: { filter: Filter; onChange: (filter:
         </li>
       ))}
       <li>
-        <Button kind="ghost" onClick={() => onChange({})}>
-          {t("completions.clear_all")}
-        </Button>
+        <Button onClick={() => onChange({})}>{t("completions.clear_all")}</Button>
       </li>
     </ul>
   );
@@ -66,6 +64,7 @@ function useChips(filter: Filter): Chip[] {
     before === undefined ? undefined : format.time(before),
     having(filter, "created_before", undefined),
   );
+  add(t("completions.up_to"), filter.up_to, having(filter, "up_to", undefined));
   for (const [key, value] of Object.entries(filter.metadata ?? {})) add(key, value, havingPair(filter, key, null));
   return chips;
 }

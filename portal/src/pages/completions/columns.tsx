@@ -135,14 +135,13 @@ function Metadata({ row }: { row: CompletionRow }) {
   const { narrowTo } = useDeeds();
   const pairs = Object.entries(row.metadata);
   return (
-    <span className={styles.pairs}>
+    <span className={styles.pairs} title={pairs.map(([key, value]) => `${key}: ${value}`).join("\n")}>
       {pairs.slice(0, CHIPS).map(([key, value]) => (
         <button
           key={key}
           type="button"
           tabIndex={-1}
           className={styles.pair}
-          title={`${key}: ${value}`}
           aria-label={t("completions.filter_by", { key, value })}
           onClick={(event) => {
             event.stopPropagation();

@@ -6,6 +6,7 @@ import { useText } from "../../i18n";
 import { Button, TextInput, useFormat } from "../../ui";
 import styles from "./completions.module.css";
 import { having, havingPair } from "./filter";
+import type { OtherValues } from "./rows";
 import { TimeRange } from "./times";
 
 const FIRST_VALUES = 6;
@@ -14,18 +15,23 @@ const STATUSES = ["completed", "incomplete"] as const;
 
 interface FacetsProps {
   facets: Counted | undefined;
+  /** By the name of a chosen condition, the facets without it: what there is to choose instead. */
+  others: OtherValues;
   filter: Filter;
   stale: boolean;
   onChange: (filter: Filter) => void;
 }
 
-export function Facets({ facets, filter, stale, onChange }: FacetsProps) {
+export function Facets({ facets, others, filter, stale, onChange }: FacetsProps) {
   const t = useText();
+  const settled = facets !== undefined && !stale;
   const pairs = new Map(Object.entries(filter.metadata ?? {}));
+  const counted = (name: string) => others.get(name) ?? facets;
   // Which there are is known before how many of each.
+  const known = counted("status")?.statuses;
   const statuses = STATUSES.map((value) => {
-    const found = facets?.statuses.find((one) => one.value === value);
-    return { value, count: facets ? (found?.count ?? 0) : null };
+    const found = known?.find((one) => one.value === value);
+    return { value, count: found?.count ?? (settled ? 0 : null) };
   });
   return (
     <div className={styles.facetList} data-stale={stale}>
@@ -33,7 +39,8 @@ export function Facets({ facets, filter, stale, onChange }: FacetsProps) {
         <Group name={t("completions.model")}>
           <Values
             name={t("completions.model")}
-            values={facets?.models ?? []}
+            values={counted("model")?.models ?? []}
+            settled={settled}
             chosen={filter.model}
             onChoose={(value) => onChange(having(filter, "model", value))}
           />
@@ -43,6 +50,7 @@ export function Facets({ facets, filter, stale, onChange }: FacetsProps) {
         <Values
           name={t("completions.status")}
           values={statuses}
+          settled={settled}
           chosen={filter.status}
           shown={(value) => t(`completions.status_${value as (typeof STATUSES)[number]}`)}
           onChoose={(value) => onChange(having(filter, "status", value as Filter["status"]))}
@@ -52,12 +60,13 @@ export function Facets({ facets, filter, stale, onChange }: FacetsProps) {
         <TimeRange filter={filter} onChange={onChange} />
       </Group>
       {keysOf(facets, filter).map((key, index) => {
-        const facet = facets?.metadata.find((one) => one.key === key);
+        const facet = counted(`metadata[${key}]`)?.metadata.find((one) => one.key === key);
         return (
           <Group key={key} name={key} closed={index >= OPEN_KEYS && !pairs.has(key)}>
             <Values
               name={key}
               values={facet?.values ?? []}
+              settled={settled}
               chosen={pairs.get(key)}
               onChoose={(value) => onChange(havingPair(filter, key, value ?? null))}
             />
@@ -88,17 +97,19 @@ type Value = Omit<FacetValue, "count"> & { count: number | null };
 interface ValuesProps {
   name: string;
   values: Value[];
+  /** Whether a value that is not among them has no rows; else how many it has is not known yet. */
+  settled: boolean;
   chosen: string | undefined;
   shown?: (value: string) => string;
   /** undefined: the chosen one was pressed again. */
   onChoose: (value: string | undefined) => void;
 }
 
-function Values({ name, values, chosen, shown = (value) => value, onChoose }: ValuesProps) {
+function Values({ name, values, settled, chosen, shown = (value) => value, onChoose }: ValuesProps) {
   const t = useText();
   const format = useFormat();
   const [all, setAll] = useState(false);
-  const known = withChosen(values, chosen);
+  const known = withChosen(values, chosen, settled ? 0 : null);
   const seen = all ? known : known.slice(0, FIRST_VALUES);
   return (
     <ul className={styles.values} aria-label={name}>
@@ -167,10 +178,10 @@ function PairForm({ onAdd }: { onAdd: (key: string, value: string) => void }) {
 }
 
 /** The chosen value is always among the first, to be taken away, even where nothing has it. */
-function withChosen(values: Value[], chosen: string | undefined): Value[] {
+function withChosen(values: Value[], chosen: string | undefined, unseen: number | null): Value[] {
   const seen = values.slice(0, FIRST_VALUES).some((one) => one.value === chosen);
   if (chosen === undefined || seen) return values;
-  const own = values.find((one) => one.value === chosen) ?? { value: chosen, count: 0 };
+  const own = values.find((one) => one.value === chosen) ?? { value: chosen, count: unseen };
   return [own, ...values.filter((one) => one.value !== chosen)];
 }
 

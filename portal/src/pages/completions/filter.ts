@@ -3,7 +3,9 @@
 import type { CompletionRow, CompletionStatus, Filter } from "../../api/types";
 
 const PAIR = /^metadata\[(.+)\]$/s;
-const PLAIN = ["model", "status", "created_after", "created_before", "search"] as const;
+/** Of one length, and in the order in which the calls began. */
+const ID = /^chatcmpl-[0-9A-Za-z]{11}$/;
+const PLAIN = ["model", "status", "created_after", "created_before", "up_to", "search"] as const;
 
 export const COMPLETIONS = "/v1/stillroom/completions";
 
@@ -14,12 +16,14 @@ export function filterOf(address: URLSearchParams): Filter {
   const before = secondsOf(address.get("created_before"));
   const model = address.get("model");
   const search = address.get("search");
+  const last = address.get("up_to");
   const metadata = metadataOf(address);
   return {
     ...(model ? { model } : {}),
     ...(isStatus(status) ? { status } : {}),
     ...(after !== null ? { created_after: after } : {}),
     ...(before !== null ? { created_before: before } : {}),
+    ...(last !== null && ID.test(last) ? { up_to: last } : {}),
     ...(Object.keys(metadata).length ? { metadata } : {}),
     ...(search?.trim() ? { search } : {}),
   };
@@ -74,9 +78,16 @@ export function havingPair(filter: Filter, key: string, value: string | null): F
   return having(filter, "metadata", Object.keys(metadata).length ? metadata : undefined);
 }
 
-/** The filter for rows that were stored before a time alone. */
-export function upTo(filter: Filter, before: number): Filter {
-  return { ...filter, created_before: Math.min(before, filter.created_before ?? before) };
+/** For each condition that has values to choose from, its name in an address and the filter without it. */
+export function withoutEach(filter: Filter): [string, Filter][] {
+  const plain = (["model", "status"] as const).filter((name) => filter[name] !== undefined);
+  return [
+    ...plain.map((name): [string, Filter] => [name, having(filter, name, undefined)]),
+    ...Object.keys(filter.metadata ?? {}).map((key): [string, Filter] => [
+      `metadata[${key}]`,
+      havingPair(filter, key, null),
+    ]),
+  ];
 }
 
 /** Whether a row matches, as far as a row alone can tell; null when only the search index knows. */
@@ -86,6 +97,7 @@ export function matches(row: CompletionRow, filter: Filter): boolean | null {
     (filter.status === undefined || row.status === filter.status) &&
     (filter.created_after === undefined || row.created_at >= filter.created_after) &&
     (filter.created_before === undefined || row.created_at < filter.created_before) &&
+    (filter.up_to === undefined || row.id <= filter.up_to) &&
     Object.entries(filter.metadata ?? {}).every(([key, value]) => row.metadata[key] === value);
   return holds && filter.search !== undefined ? null : holds;
 }

@@ -12,10 +12,10 @@ import styles from "./completions.module.css";
 import { Distill } from "./distill";
 import { ExportDialog } from "./export";
 import { Facets } from "./facets";
-import { conditionsOf, filterOf, havingPair, isEmpty, keyOf, upTo, withFilter } from "./filter";
+import { conditionsOf, filterOf, havingPair, isEmpty, keyOf, withFilter } from "./filter";
 import { CompletionList } from "./list";
 import { DetailPanel } from "./panel";
-import { useCount, useFacets, useRows } from "./rows";
+import { useCount, useFacets, useOtherValues, useRows } from "./rows";
 import { SearchBox } from "./search";
 import { isNothing, NOTHING, select } from "./selection";
 import { FirstCall } from "./starters";
@@ -32,33 +32,45 @@ export default function CompletionsPage() {
   const known = !list.waiting && !list.stale && !list.error;
   const count = useCount(filter, known);
   const facets = useFacets(filter, known);
+  const others = useOtherValues(filter, known);
   const actions = useActions(filter);
   const rows = useMemo(() => list.rows.filter((row) => !actions.isLeaving(row)), [list.rows, actions.isLeaving]);
   const order = useMemo(() => rows.map((row) => row.id), [rows]);
   const target: Target =
     selection.kind === "all"
-      ? { filter: upTo(filter, selection.before) }
+      ? { filter: { ...filter, up_to: selection.upTo } }
       : { ids: order.filter((id) => selection.ids.has(id)) };
+  const meant = useCount("filter" in target ? target.filter : filter, known && "filter" in target);
 
   const narrow = (next: Filter, replace = false) => {
     deed({ type: "clear" });
     setFilter(next, replace);
   };
   const remove = async () => {
-    await actions.delete(target, order);
+    await actions.delete(target);
     deed({ type: "clear" });
     if (opened && ("filter" in target || target.ids.includes(opened))) open(null);
   };
   const removeOpened = async (id: string) => {
     const { older, newer } = neighbours(rows, id);
-    await actions.delete({ ids: [id] }, order);
+    await actions.delete({ ids: [id] });
     deed({ type: "gone", ids: new Set([id]) });
     open(older ?? newer ?? null);
   };
   const left = leftOf(count.data, list.rows.length, rows.length);
+  const chosen =
+    selection.kind === "all"
+      ? (leftOf(meant.data, list.rows.length, rows.length) ?? selection.count)
+      : { count: "ids" in target ? target.ids.length : 0, at_least: false };
   const isBare = known && rows.length === 0 && isEmpty(filter);
   const panel = (
-    <Facets facets={facets.data} filter={filter} stale={facets.isPlaceholderData} onChange={(next) => narrow(next)} />
+    <Facets
+      facets={facets.data}
+      others={others}
+      filter={filter}
+      stale={facets.isPlaceholderData}
+      onChange={(next) => narrow(next)}
+    />
   );
   return (
     <div className={styles.beside} data-open={opened !== null}>
@@ -107,7 +119,7 @@ export default function CompletionsPage() {
                   selection={selection}
                   target={target}
                   loaded={order}
-                  newest={rows[0]?.created_at ?? 0}
+                  size={chosen}
                   count={left}
                   deed={deed}
                   onTag={(metadata) => actions.tag(target, metadata)}

@@ -1,11 +1,21 @@
 // The rows that are loaded: pages of older ones as the reader scrolls, and what arrives meanwhile.
 
-import { keepPreviousData, useInfiniteQuery, useQuery, useQueryClient } from "@tanstack/react-query";
+import { keepPreviousData, useInfiniteQuery, useQueries, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { get } from "../../api/http";
 import type { CompletionRow, Count, Facets, Filter } from "../../api/types";
-import { countNew, headOf, OVERLAP_SECONDS, type Page, type Pages, settledRow, withArrivals } from "./arrivals";
-import { asked, COMPLETIONS, keyOf } from "./filter";
+import {
+  countNew,
+  goneOf,
+  headOf,
+  OVERLAP_SECONDS,
+  type Page,
+  type Pages,
+  settledRow,
+  withArrivals,
+  without,
+} from "./arrivals";
+import { asked, COMPLETIONS, keyOf, withoutEach } from "./filter";
 
 const PAGE_ROWS = 50;
 const LARGEST_PAGE = 200;
@@ -13,7 +23,14 @@ const LARGEST_PAGE = 200;
 const MOST_ROWS = 5000;
 const LOOK_MS = 1000;
 const COUNTED_AGAIN_MS = 5000;
+const CHECKED_AGAIN_MS = 15_000;
+const CHECKED_ROWS = 100;
+/** Conditions for which other values are counted; further ones are seldom, and each costs as much as the first. */
+const MOST_OTHERS = 3;
 const NOTHING_NEW: Page = { data: [], has_more: false };
+
+/** The facets without a condition, by the name that it has in an address. */
+export type OtherValues = ReadonlyMap<string, Facets | undefined>;
 
 export interface Rows {
   rows: CompletionRow[];
@@ -53,6 +70,7 @@ export function useRows(filter: Filter, hold: boolean): Rows {
   const settled = pages.isSuccess && !pages.isPlaceholderData;
   const listedPending = pages.data?.pages[0]?.search_pending;
   const arrivals = useArrivals(filter, key, rows, settled, hold, listedPending);
+  useGone(filter, key, settled);
   const full = rows.length >= MOST_ROWS && hasNextPage;
   const loadMore = useCallback(() => {
     if (!isFetching) fetchNextPage();
@@ -118,6 +136,37 @@ function useArrivals(
   };
 }
 
+/** What was deleted elsewhere leaves the list: some loaded rows at a time are asked for again, from the top down and
+ * from the top again. */
+function useGone(filter: Filter, key: string[], ready: boolean): void {
+  const client = useQueryClient();
+  const next = useRef(0);
+  useQuery({
+    queryKey: ["completions", "check", keyOf(filter)],
+    queryFn: async ({ signal }) => {
+      const rows = client.getQueryData<Pages>(key)?.pages.flatMap((page) => page.data) ?? [];
+      const from = rows[next.current] ?? rows[0];
+      next.current = rows[next.current] ? next.current + CHECKED_ROWS : CHECKED_ROWS;
+      if (!from) return null;
+      const found = await get<Page>(asked(COMPLETIONS, { ...filter, up_to: from.id }, { limit: CHECKED_ROWS }), signal);
+      const gone = goneOf(rows, found, from.id);
+      if (!gone.size) return null;
+      client.setQueryData<Pages>(key, (pages) => pages && without(pages, gone));
+      for (const part of ["count", "facets"]) {
+        client.invalidateQueries({ queryKey: ["completions", part, keyOf(filter)] });
+      }
+      return null;
+    },
+    enabled: ready,
+    refetchInterval: CHECKED_AGAIN_MS,
+    refetchOnWindowFocus: "always",
+    gcTime: 0,
+    // The rows have just been read.
+    initialData: null,
+    staleTime: CHECKED_AGAIN_MS,
+  });
+}
+
 /** The row above which is looked: after a quiet while the newest itself. */
 function useAnchor(rows: CompletionRow[]): string | undefined {
   const newest = rows[0]?.id;
@@ -163,6 +212,24 @@ export function useFacets(filter: Filter, ready: boolean) {
     placeholderData: keepPreviousData,
     enabled: ready,
   });
+}
+
+/** For each condition, what there is to choose instead: the facets without it. `ready`: those with it come first. */
+export function useOtherValues(filter: Filter, ready: boolean): OtherValues {
+  const others = useMemo(() => withoutEach(filter).slice(0, MOST_OTHERS), [filter]);
+  const found = useQueries({
+    queries: others.map(([, other]) => ({
+      queryKey: ["completions", "facets", keyOf(other)],
+      queryFn: ({ signal }: { signal: AbortSignal }) => get<Facets>(asked(`${COMPLETIONS}/facets`, other), signal),
+      enabled: ready,
+    })),
+    combine: dataOf,
+  });
+  return useMemo(() => new Map(others.map(([name], index) => [name, found[index]])), [others, found]);
+}
+
+function dataOf(results: { data: Facets | undefined }[]): (Facets | undefined)[] {
+  return results.map(({ data }) => data);
 }
 
 /** Counts follow what arrives, at most every few seconds: they cost more than rows do. `head`: null until known. */

@@ -10,12 +10,14 @@ export type Selection =
       before: ReadonlySet<string>;
       /** Where a range begins: the row that was last selected on its own. */
       anchor: string | null;
+      /** Everything that matches was selected before: what is not loaded is not any more. */
+      narrowed?: boolean;
     }
   | {
       kind: "all";
       count: Count;
-      /** The time, in seconds, that all of them are before: rows that arrive later are not meant. */
-      before: number;
+      /** The id of the newest of them: rows that arrive later are not meant. */
+      upTo: string;
     };
 
 export type Deed =
@@ -23,7 +25,7 @@ export type Deed =
   /** From the anchor to this row; where there is no anchor, from `from`. */
   | { type: "extend"; to: string; from: string; order: string[] }
   | { type: "these"; ids: string[] }
-  | { type: "all"; count: Count; before: number }
+  | { type: "all"; count: Count; upTo: string }
   | { type: "gone"; ids: ReadonlySet<string> }
   | { type: "clear" };
 
@@ -42,7 +44,7 @@ export function select(selection: Selection, deed: Deed): Selection {
       return { kind: "ids", ids, before: ids, anchor: null };
     }
     case "all":
-      return { kind: "all", count: deed.count, before: deed.before };
+      return { kind: "all", count: deed.count, upTo: deed.upTo };
     case "gone":
       return without(selection, deed.ids);
     case "clear":
@@ -50,17 +52,12 @@ export function select(selection: Selection, deed: Deed): Selection {
   }
 }
 
-export function isSelected(selection: Selection, row: Pick<CompletionRow, "id" | "created_at">): boolean {
-  return selection.kind === "all" ? row.created_at < selection.before : selection.ids.has(row.id);
+export function isSelected(selection: Selection, row: Pick<CompletionRow, "id">): boolean {
+  return selection.kind === "all" ? row.id <= selection.upTo : selection.ids.has(row.id);
 }
 
 export function isNothing(selection: Selection): boolean {
   return selection.kind === "ids" && selection.ids.size === 0;
-}
-
-/** How many are selected; `at_least` when a filter matches more than is counted. */
-export function sizeOf(selection: Selection): Count {
-  return selection.kind === "all" ? selection.count : { count: selection.ids.size, at_least: false };
 }
 
 type ByIds = Extract<Selection, { kind: "ids" }>;
@@ -68,21 +65,21 @@ type ByIds = Extract<Selection, { kind: "ids" }>;
 /** Taking a row out of "all that match" leaves the rows that are loaded: the API has no "all but". */
 function explicit(selection: Selection, order: string[]): ByIds {
   if (selection.kind === "ids") return selection;
-  const ids = new Set(order);
-  return { kind: "ids", ids, before: ids, anchor: null };
+  const ids = new Set(order.filter((id) => id <= selection.upTo));
+  return { kind: "ids", ids, before: ids, anchor: null, narrowed: true };
 }
 
 function toggled(selection: ByIds, id: string): ByIds {
   const ids = new Set(selection.ids);
   if (!ids.delete(id)) ids.add(id);
-  return { kind: "ids", ids, before: ids, anchor: id };
+  return { ...selection, ids, before: ids, anchor: id };
 }
 
 function extended(selection: ByIds, to: string, from: string, order: string[]): ByIds {
   const known = selection.anchor !== null && order.includes(selection.anchor);
   const anchor = known ? (selection.anchor as string) : from;
   const before = known ? selection.before : selection.ids;
-  return { kind: "ids", ids: new Set([...before, ...between(order, anchor, to)]), before, anchor };
+  return { ...selection, ids: new Set([...before, ...between(order, anchor, to)]), before, anchor };
 }
 
 function between(order: string[], one: string, other: string): string[] {

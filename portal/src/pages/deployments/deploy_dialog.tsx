@@ -1,10 +1,20 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useEffect, useId, useState } from "react";
 import { ALL_MODELS } from "../../api/shared";
+import type { Model } from "../../api/types";
 import { useText } from "../../i18n";
-import { Button, ButtonLink, Dialog, ErrorNote, Note, TextInput, useFormat, Waiting } from "../../ui";
+import { Button, ButtonLink, Check, Dialog, ErrorNote, Note, TextInput, useFormat, Waiting } from "../../ui";
 import { CallSnippet } from "./call_snippet";
-import { type ArmDeployment, allDeployments, deploy, deploymentOf, HOURS_A_MONTH, suggestedName } from "./deploying";
+import {
+  type ArmDeployment,
+  allDeployments,
+  deploy,
+  deploymentOf,
+  HOURS_A_MONTH,
+  isName,
+  LONGEST,
+  suggestedName,
+} from "./deploying";
 
 const LOOK_MS = 700;
 
@@ -14,13 +24,16 @@ export default function DeployDialog({ model, onClose }: { model: string; onClos
   const client = useQueryClient();
   const form = useId();
   const there = useQuery({ queryKey: ["deployments", "arm"], queryFn: ({ signal }) => allDeployments(signal) });
+  const models = useQuery(ALL_MODELS);
   const [typed, setTyped] = useState<string | null>(null);
-  const name =
-    typed ??
-    suggestedName(
-      model,
-      (there.data ?? []).map((one) => one.name),
-    );
+  // The name for which the reader has said that it may answer instead of a model.
+  const [agreed, setAgreed] = useState<string | null>(null);
+  const known = models.data?.data ?? [];
+  const taken = [...(there.data ?? []), ...known].map((one) => one.name);
+  const isReady = !there.isPending && !models.isPending;
+  const name = typed ?? (isReady ? suggestedName(model, taken) : "");
+  const hidden = known.find((one) => one.name === name && one.name !== model);
+  const mayDeploy = isReady && (!hidden || agreed === name);
   const deploying = useMutation({
     mutationFn: () => deploy(name, model),
     onSuccess: (made) => {
@@ -30,7 +43,7 @@ export default function DeployDialog({ model, onClose }: { model: string; onClos
   });
   const submit = (event: FormEvent) => {
     event.preventDefault();
-    if (!problemOf(name) && !deploying.isPending) deploying.mutate();
+    if (mayDeploy && !problemOf(name) && !deploying.isPending) deploying.mutate();
   };
   if (deploying.data) return <Made made={deploying.data} onClose={onClose} />;
 
@@ -43,7 +56,7 @@ export default function DeployDialog({ model, onClose }: { model: string; onClos
       actions={
         <>
           <Button onClick={onClose}>{t("common.cancel")}</Button>
-          <Button kind="primary" type="submit" form={form} busy={deploying.isPending} disabled={there.isPending}>
+          <Button kind="primary" type="submit" form={form} busy={deploying.isPending} disabled={!mayDeploy}>
             {t("deploy.deed")}
           </Button>
         </>
@@ -53,19 +66,27 @@ export default function DeployDialog({ model, onClose }: { model: string; onClos
         <p>
           <span className="quiet">{t("deploy.model")}</span> <span className="mono said">{model}</span>
         </p>
-        <TextInput
-          label={t("deploy.name")}
-          hint={t("deploy.name_hint")}
-          error={problem && t(problem)}
-          maxLength={64}
-          value={typed ?? (there.isPending ? "" : name)}
-          onChange={(event) => setTyped(event.target.value)}
-          autoFocus
-        />
+        {/* Once its first value is known, which would else come in between what is typed. */}
+        {isReady ? (
+          <TextInput
+            label={t("deploy.name")}
+            hint={t("deploy.name_hint")}
+            error={problem && t(problem)}
+            maxLength={LONGEST}
+            value={name}
+            onChange={(event) => setTyped(event.target.value)}
+            autoFocus
+          />
+        ) : (
+          <Waiting />
+        )}
         {before && (
           <Note tone="warn">
             <span className="said">{t("deploy.exists", { name, model: before.properties.model.name })}</span>
           </Note>
+        )}
+        {hidden && (
+          <Hiding hidden={hidden} agreed={agreed === name} onAgree={(agrees) => setAgreed(agrees ? name : null)} />
         )}
         <Hosting model={model} />
         {deploying.error && <ErrorNote error={deploying.error} />}
@@ -74,9 +95,34 @@ export default function DeployDialog({ model, onClose }: { model: string; onClos
   );
 }
 
-function problemOf(name: string): "deploy.name_missing" | "deploy.name_slash" | null {
+function problemOf(name: string): "deploy.name_missing" | "deploy.name_wrong" | null {
   if (!name.trim()) return "deploy.name_missing";
-  return name.includes("/") ? "deploy.name_slash" : null;
+  return isName(name) ? null : "deploy.name_wrong";
+}
+
+interface HidingProps {
+  /** The model that nobody would reach under its name any more. */
+  hidden: Model;
+  agreed: boolean;
+  onAgree: (agrees: boolean) => void;
+}
+
+/** A deployment answers before a model of its name, which must not happen by accident. */
+function Hiding({ hidden, agreed, onAgree }: HidingProps) {
+  const t = useText();
+  const { name, kind } = hidden;
+  return (
+    <Note tone="warn">
+      <p className="said" role="alert">
+        {t(kind === "teacher" ? "deploy.hides_teacher" : "deploy.hides_model", { name })}
+      </p>
+      <Check
+        label={t("deploy.hides_agreed", { name })}
+        checked={agreed}
+        onChange={(event) => onAgree(event.target.checked)}
+      />
+    </Note>
+  );
 }
 
 /** What it will cost to have it loaded, before it is. */

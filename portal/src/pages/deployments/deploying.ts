@@ -14,7 +14,9 @@ export interface ArmDeployment {
 
 export const HOURS_A_MONTH = 730;
 const FINE_TUNED = "ft:";
-const LONGEST = 64;
+const SUFFIX = 3;
+export const LONGEST = 64;
+const NAME = new RegExp(`^[A-Za-z0-9.:_-]{1,${LONGEST}}$`);
 
 export function addressOf(name: string): string {
   return path(`${ACCOUNT}/${encodeURIComponent(name)}`, { "api-version": ARM_VERSION });
@@ -33,12 +35,13 @@ export function deploy(name: string, model: string): Promise<ArmDeployment> {
   });
 }
 
-/** A name to begin with: what `ft:base:org:suffix:id` was called, else its base, which no other deployment has. */
+/** As the server has them: what needs no escaping in an address. */
+export const isName = (name: string): boolean => NAME.test(name) && name !== "." && name !== "..";
+
+/** A name to begin with: what `ft:base:org:suffix:id` was called; none of those that are taken. */
 export function suggestedName(model: string, taken: readonly string[]): string {
-  const [base = "student", , suffix] = model.startsWith(FINE_TUNED)
-    ? model.slice(FINE_TUNED.length).split(":")
-    : [model];
-  const stem = (suffix || base).replaceAll("/", "-").slice(0, LONGEST - 4);
+  const called = model.startsWith(FINE_TUNED) ? model.split(":")[SUFFIX] : model;
+  const stem = (called || "student").replaceAll(/[^A-Za-z0-9._-]+/g, "-").slice(0, LONGEST - 4);
   if (!taken.includes(stem)) return stem;
   let number = 2;
   while (taken.includes(`${stem}-${number}`)) number += 1;

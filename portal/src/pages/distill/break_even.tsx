@@ -19,7 +19,13 @@ export function Earning({ found }: { found: BreakEven }) {
       {days !== null && (
         <Stat
           label={t("distill.pays_off")}
-          value={days < 1 ? duration(days * DAY_MS) : t("distill.days", { count: oneDigit(days) })}
+          value={
+            days * DAY_MS < SOON_MS
+              ? t("distill.at_once")
+              : days < 1
+                ? duration(days * DAY_MS)
+                : t("distill.days", { count: oneDigit(days) })
+          }
           more={found.break_even_date && t("distill.on_day", { day: dayOf(found.break_even_date) })}
         />
       )}
@@ -77,4 +83,5 @@ function Bar({ label, tone, value, most }: BarProps) {
 }
 
 const DAY_MS = 86_400_000;
+const SOON_MS = 60_000;
 const oneDigit = (value: number): number => Math.round(10 * value) / 10;

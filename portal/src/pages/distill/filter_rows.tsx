@@ -4,10 +4,11 @@ import { useQuery } from "@tanstack/react-query";
 import { ALL_FACETS } from "../../api/shared";
 import type { Facets, Filter } from "../../api/types";
 import { useText } from "../../i18n";
-import { ButtonLink, ErrorNote, IconButton, Select, useFormat, Waiting } from "../../ui";
+import { ButtonLink, ErrorNote, IconButton, Note, Select, useFormat, Waiting } from "../../ui";
 import { pairsOf } from "../completions/filter";
 import styles from "./distill.module.css";
 import type { StepProps } from "./step";
+import { useStudentsAmong } from "./teachers";
 
 /** So many keys are offered at once; the others unfold. */
 const KEYS = 6;
@@ -17,6 +18,7 @@ type Facet = Facets["metadata"][number];
 export function FilterRows({ filter, set }: { filter: Filter } & Pick<StepProps, "set">) {
   const t = useText();
   const facets = useQuery(ALL_FACETS);
+  const students = useStudentsAmong(filter);
   const query = new URLSearchParams(pairsOf(filter)).toString();
   const keys = keysOf(facets.data, filter);
   const first = keys.filter((facet, index) => index < KEYS || filter.metadata?.[facet.key] !== undefined);
@@ -33,10 +35,17 @@ export function FilterRows({ filter, set }: { filter: Filter } & Pick<StepProps,
             all={t("distill.all_teachers")}
             values={facets.data.models}
             value={filter.model ?? ""}
-            onChange={(value) => set({ model: value || null })}
+            onChange={(value) => set({ model: value })}
           />
           {first.map(pick)}
         </div>
+      )}
+      {students.length > 0 && (
+        <Note tone="warn">
+          <span className="said">
+            {t("distill.students_among", { count: students.length, names: students.join(", ") })}
+          </span>
+        </Note>
       )}
       {others.length > 0 && (
         <details>
@@ -95,7 +104,7 @@ function Choice({ label, all, values, value, onChange }: ChoiceProps) {
 function OtherConditions({ filter, set }: { filter: Filter } & Pick<StepProps, "set">) {
   const t = useText();
   const { time } = useFormat();
-  const { search, created_after: after, created_before: before } = filter;
+  const { search, created_after: after, created_before: before, up_to: last } = filter;
   const shown: [string, string][] = [
     ...(search === undefined ? [] : [["search", t("distill.condition_search", { text: search })] as [string, string]]),
     ...(after === undefined
@@ -104,6 +113,7 @@ function OtherConditions({ filter, set }: { filter: Filter } & Pick<StepProps, "
     ...(before === undefined
       ? []
       : [["created_before", t("distill.condition_before", { time: time(before) })] as [string, string]]),
+    ...(last === undefined ? [] : [["up_to", t("distill.condition_up_to", { id: last })] as [string, string]]),
   ];
   return (
     <ul className={styles.conditions}>

@@ -13,6 +13,7 @@ import { RowsStep } from "./rows_step";
 import { SplitStep } from "./split_step";
 import type { StepProps } from "./step";
 import { StudentStep } from "./student_step";
+import { useTeacherAtFirst } from "./teachers";
 
 export default function DistillPage() {
   const t = useText();
@@ -134,6 +135,7 @@ function useSteps() {
 
 function useGiven(address: URLSearchParams, set: StepProps["set"]): StepProps {
   const choices = choicesOf(address);
+  useTeacherAtFirst(choices.source, address.has("model"), set);
   const rows = useRows(choices.source);
   const students = useStudents();
   const student = choices.student ?? students.data?.[0]?.name ?? null;

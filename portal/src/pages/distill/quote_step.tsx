@@ -5,8 +5,9 @@ import { ApiError } from "../../api/http";
 import type { Quote } from "../../api/types";
 import { useText } from "../../i18n";
 import { Button, ErrorNote, Note, Stat, useFormat, Waiting } from "../../ui";
-import { useQuote } from "./asking";
+import { useAuto, useQuote } from "./asking";
 import { Earning } from "./break_even";
+import { HYPERPARAMETERS } from "./choices";
 import styles from "./distill.module.css";
 import { useStart } from "./starting";
 import type { StepProps } from "./step";
@@ -19,11 +20,12 @@ export function QuoteStep(given: StepProps) {
   const quote = useQuote(choices, rows.usable ?? 0, student);
   return (
     <div className="stack">
+      <Plan {...given} />
       {quote.isFetching && <Waiting text={t("distill.measuring")} />}
       {quote.error && !quote.isFetching && (
         <>
           <ErrorNote error={quote.error} onRetry={quote.refetch} />
-          <p>{t(adviceOf(quote.error))}</p>
+          <Advice error={quote.error} />
         </>
       )}
       {quote.data && !quote.isFetching && (
@@ -45,6 +47,43 @@ export function QuoteStep(given: StepProps) {
       )}
       <Start {...given} measured={quote.isSuccess && !quote.isFetching} again={quote.refetch} />
     </div>
+  );
+}
+
+/** What will be started, which is known before it is measured. */
+function Plan({ choices, rows, student, training, validation }: StepProps) {
+  const t = useText();
+  const { number } = useFormat();
+  const auto = useAuto(student, training, choices.hyperparameters);
+  const { suffix, jobSeed } = choices;
+  const shown: [string, string][] = [
+    [t("distill.student"), student ?? "–"],
+    ...(suffix ? [[t("distill.suffix"), suffix] as [string, string]] : []),
+    [
+      t("distill.step_rows"),
+      t(rows.atLeast ? "distill.parts_at_least" : "distill.parts", {
+        training: number(training),
+        validation: number(validation),
+      }),
+    ],
+    ...HYPERPARAMETERS.map((name): [string, string] => {
+      const value = auto.data?.values[name];
+      return [t(`distill.label_${name}`), typeof value === "number" ? number(value) : String(value ?? "–")];
+    }),
+    ...(jobSeed ? [[t("distill.job_seed"), jobSeed] as [string, string]] : []),
+  ];
+  return (
+    <section aria-labelledby="plan">
+      <h3 id="plan">{t("distill.plan")}</h3>
+      <dl className={styles.plan}>
+        {shown.map(([name, value]) => (
+          <div key={name}>
+            <dt className="quiet">{name}</dt>
+            <dd className="said">{value}</dd>
+          </div>
+        ))}
+      </dl>
+    </section>
   );
 }
 
@@ -101,6 +140,7 @@ function Start({ choices, rows, student, measured, again }: StepProps & { measur
       {starting.error && (
         <p>
           {isLost ? t("distill.lost") : t(adviceOf(starting.error))}{" "}
+          {isBudget(starting.error) && <Link href="/usage">{t("usage.title")}</Link>}{" "}
           {made?.made && t("distill.files_kept", { file: made.training })}{" "}
           {made?.made && <Link href="/files">{t("files.title")}</Link>}
         </p>
@@ -120,10 +160,21 @@ function Start({ choices, rows, student, measured, again }: StepProps & { measur
   );
 }
 
+function Advice({ error }: { error: unknown }) {
+  const t = useText();
+  return (
+    <p>
+      {t(adviceOf(error))} {isBudget(error) && <Link href="/usage">{t("usage.title")}</Link>}
+    </p>
+  );
+}
+
+const isBudget = (error: unknown): boolean => error instanceof ApiError && error.overBudget;
+
 /** What to do about a refusal. */
 function adviceOf(error: unknown) {
   if (!(error instanceof ApiError)) return "distill.advice" as const;
-  if (error.code === "budget_spent" || error.code === "insufficient_quota") return "distill.advice_budget" as const;
+  if (isBudget(error)) return "distill.advice_budget" as const;
   if (error.param === "model") return "distill.advice_student" as const;
   if (error.param?.endsWith("_file") || error.param === "filter" || error.param === "ids") {
     return "distill.advice_rows" as const;

@@ -2,8 +2,8 @@
 
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useId, useState } from "react";
-import { useLocation } from "wouter";
-import { post } from "../../api/http";
+import { Link, useLocation } from "wouter";
+import { ApiError, post } from "../../api/http";
 import { ALL_MODELS } from "../../api/shared";
 import type { Model } from "../../api/types";
 import { useText } from "../../i18n";
@@ -121,6 +121,11 @@ function Order({ models, onClose }: { models: Model[]; onClose: () => void }) {
           onChange={(event) => set({ name: event.target.value })}
         />
         {starting.error && <ErrorNote error={starting.error} />}
+        {starting.error instanceof ApiError && starting.error.overBudget && (
+          <p>
+            <Link href="/usage">{t("usage.title")}</Link>
+          </p>
+        )}
       </form>
     </Dialog>
   );

@@ -32,7 +32,7 @@ run = client.evals.runs.create(
         "type": "completions",
         "source": {"type": "stored_completions", "limit": 100},
         "input_messages": {"type": "item_reference", "item_reference": "item.input"},
-        "model": client.models.list().data[0].id,
+        "model": "YOUR-MODEL",  # a deployment or model to ask 100 times; each answer is billed at its price
     },
 )
 print(run.id)

@@ -1,11 +1,23 @@
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { type DragEvent, useRef, useState } from "react";
 import { store } from "../../api/files";
-import type { StoredFile } from "../../api/types";
+import { ApiError } from "../../api/http";
 import { useText } from "../../i18n";
-import { Button, ErrorNote, Note, Select, useFormat, useToast } from "../../ui";
+import { Button, IconButton, Note, Select, useErrorText, useFormat, useToast } from "../../ui";
+import { MINIMUM } from "../distill/choices";
 import styles from "./files.module.css";
 import { UPLOADED, type UploadPurpose } from "./purposes";
+
+const LOOKED_AT_BYTES = 8_000_000;
+
+/** One of: why a file was refused, what is wrong in it, or how few rows it has. */
+interface Problem {
+  id: number;
+  name: string;
+  refusal?: string;
+  details?: string;
+  rows?: number;
+}
 
 /** Takes files by dropping or choosing, for the purpose that was chosen before. */
 export function Upload() {
@@ -13,8 +25,7 @@ export function Upload() {
   const input = useRef<HTMLInputElement>(null);
   const [purpose, setPurpose] = useState<UploadPurpose>("fine-tune");
   const { drop, isOver } = useDrop((files) => uploading.mutate(files));
-  const uploading = useUpload(purpose);
-  const broken = uploading.data?.filter((file) => file.status === "error") ?? [];
+  const { uploading, problems, dismiss } = useUpload(purpose);
   return (
     <section className={styles.upload} aria-label={t("files.upload")}>
       <div className={styles.drop} data-over={isOver} {...drop}>
@@ -45,44 +56,79 @@ export function Upload() {
           />
         </div>
       </div>
-      {uploading.error && <ErrorNote error={uploading.error} />}
-      {broken.map((file) => (
-        <BrokenFile key={file.id} file={file} />
+      {problems.map((problem) => (
+        <ProblemNote key={problem.id} problem={problem} onDismiss={() => dismiss(problem.id)} />
       ))}
     </section>
   );
 }
 
-/** The file is stored, but a job would refuse it: the server names the line. */
-function BrokenFile({ file }: { file: StoredFile }) {
+/** What is wrong with a file. It stays until it was read: others may be uploaded meanwhile. */
+function ProblemNote({ problem, onDismiss }: { problem: Problem; onDismiss: () => void }) {
   const t = useText();
+  const { name, refusal, details, rows } = problem;
   return (
-    <Note tone="bad">
-      <p className="said">{t("files.broken", { name: file.filename })}</p>
-      <p className="said mono">{file.status_details}</p>
-      <p className="small">{t("files.broken_what_next")}</p>
+    <Note tone="bad" action={<IconButton icon="close" label={t("common.dismiss")} onClick={onDismiss} />}>
+      {refusal !== undefined && (
+        <>
+          <p className="said">{t("files.refused", { name })}</p>
+          <p className="said">{refusal}</p>
+        </>
+      )}
+      {details !== undefined && (
+        <>
+          <p className="said">{t("files.broken", { name })}</p>
+          <p className="said mono">{details}</p>
+          <p className="small">{t("files.broken_what_next")}</p>
+        </>
+      )}
+      {rows !== undefined && (
+        <p className="said">
+          {rows === 0 ? t("files.is_empty", { name }) : t("files.too_few", { name, count: rows, minimum: MINIMUM })}
+        </p>
+      )}
     </Note>
   );
 }
 
-/** One after the other; those before one that fails are there. */
+/** One after the other; what is wrong with one does not keep the others away. */
 function useUpload(purpose: UploadPurpose) {
+  const told = useErrorText();
   const t = useText();
   const client = useQueryClient();
   const toast = useToast();
   const { bytes } = useFormat();
-  return useMutation({
+  const [problems, setProblems] = useState<Problem[]>([]);
+  const next = useRef(1);
+  const note = (problem: Omit<Problem, "id">) =>
+    setProblems((before) => [...before, { id: next.current++, ...problem }]);
+  const one = async (file: File) => {
+    try {
+      const stored = await store(file, purpose);
+      const rows = purpose === "fine-tune" ? await fewRows(file) : null;
+      if (stored.status === "error") note({ name: file.name, details: stored.status_details ?? "" });
+      else toast({ message: t("files.uploaded", { name: stored.filename, size: bytes(stored.bytes) }) });
+      if (stored.status !== "error" && rows !== null) note({ name: file.name, rows });
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 401) throw error;
+      note({ name: file.name, refusal: told(error) });
+    }
+  };
+  const uploading = useMutation({
     mutationFn: async (files: File[]) => {
-      const stored: StoredFile[] = [];
-      for (const file of files) stored.push(await store(file, purpose));
-      return stored;
-    },
-    onSuccess: (stored) => {
-      for (const file of stored.filter((one) => one.status !== "error"))
-        toast({ message: t("files.uploaded", { name: file.filename, size: bytes(file.bytes) }) });
+      for (const file of files) await one(file);
     },
     onSettled: () => client.invalidateQueries({ queryKey: ["files"] }),
   });
+  const dismiss = (id: number) => setProblems((before) => before.filter((problem) => problem.id !== id));
+  return { uploading, problems, dismiss };
+}
+
+/** How many rows a file has that has too few for a job; null for one that has enough. */
+async function fewRows(file: File): Promise<number | null> {
+  if (file.size > LOOKED_AT_BYTES) return null;
+  const rows = (await file.text()).split("\n").filter((line) => line.trim()).length;
+  return rows < MINIMUM ? rows : null;
 }
 
 function useDrop(take: (files: File[]) => void) {

@@ -59,6 +59,7 @@ export function Deeds({ one, onDeploy }: { one: Job; onDeploy: (model: string) =
           title={t("jobs.cancel_title", { name: nameOf(job) })}
           text={t("jobs.cancel_text")}
           deed={t("jobs.cancel")}
+          keep={t("jobs.keep_training")}
           busy={busy("cancel")}
           onConfirm={() => doing.mutate("cancel")}
           onClose={() => setCancelling(false)}

@@ -16,7 +16,7 @@ import styles from "./jobs.module.css";
 import { Made } from "./made";
 import { loss } from "./metrics";
 import { Numbers } from "./numbers";
-import { hasEnded, isUnderWay, type JobState, nameOf, secondsLeft, secondsTaken } from "./state";
+import { hasEnded, isUnderWay, type JobState, nameOf, SOON_SECONDS, secondsLeft, secondsTaken } from "./state";
 import { StateBadge } from "./state_badge";
 
 /** What it means that a job stands where it stands. */
@@ -118,7 +118,7 @@ function Standing({ one }: { one: Job }) {
         {isUnderWay(job) || job.status === "paused" ? (
           <Stat
             label={t("jobs.time_left")}
-            value={left === null ? "–" : duration(left * 1000)}
+            value={left === null ? "–" : left < SOON_SECONDS ? t("jobs.soon") : duration(left * 1000)}
             more={left === null ? null : t("jobs.until", { time: time(now + left) })}
           />
         ) : (

@@ -19,7 +19,7 @@ import {
 } from "../../ui";
 import { useJobs } from "./asking";
 import styles from "./jobs.module.css";
-import { hasEnded, nameOf, secondsLeft, secondsTaken } from "./state";
+import { hasEnded, nameOf, SOON_SECONDS, secondsLeft, secondsTaken } from "./state";
 import { StateBadge } from "./state_badge";
 
 export function JobList() {
@@ -102,7 +102,11 @@ function Moving({ one }: { one: Job }) {
   return (
     <span className={styles.moving}>
       <Progress done={progress.step ?? 0} total={progress.steps} label={t("jobs.progress_of", { name: nameOf(job) })} />
-      {left !== null && <span className="small quiet">{t("jobs.left", { time: duration(left * 1000) })}</span>}
+      {left !== null && (
+        <span className="small quiet">
+          {t("jobs.left", { time: left < SOON_SECONDS ? t("jobs.soon") : duration(left * 1000) })}
+        </span>
+      )}
     </span>
   );
 }

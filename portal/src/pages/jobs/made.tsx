@@ -84,13 +84,26 @@ function Model({ name, title, figures, onDeploy }: ModelProps) {
 function Figures({ figures }: { figures: Checkpoint["metrics"] }) {
   const t = useText();
   const { share } = useFormat();
-  const validLoss = figures.full_valid_loss ?? figures.valid_loss;
-  const accuracy =
-    figures.full_valid_mean_token_accuracy ?? figures.valid_mean_token_accuracy ?? figures.train_mean_token_accuracy;
-  const parts = [
-    figures.train_loss !== undefined && `${t("jobs.train_loss")} ${loss(figures.train_loss)}`,
-    validLoss !== undefined && `${t("jobs.valid_loss")} ${loss(validLoss)}`,
-    accuracy !== undefined && `${t("jobs.accuracy")} ${share(accuracy)}`,
-  ];
-  return <span className="small number">{parts.filter(Boolean).join(" · ")}</span>;
+  const isWhole = figures.full_valid_loss !== undefined;
+  const training = [figures.train_loss, figures.train_mean_token_accuracy] as const;
+  const validation = isWhole
+    ? ([figures.full_valid_loss, figures.full_valid_mean_token_accuracy] as const)
+    : ([figures.valid_loss, figures.valid_mean_token_accuracy] as const);
+  const of = (part: "train" | "valid", [lost, accuracy]: readonly [number | undefined, number | undefined]) =>
+    [
+      lost !== undefined && `${t(`jobs.${part}_loss`)} ${loss(lost)}`,
+      accuracy !== undefined && `${t(`jobs.${part}_accuracy`)} ${share(accuracy)}`,
+    ]
+      .filter(Boolean)
+      .join(" · ");
+  return (
+    <>
+      <span className="small number">{of("train", training)}</span>
+      {validation[0] !== undefined && (
+        <span className="small number">
+          {of("valid", validation)} {isWhole && t("jobs.whole_file")}
+        </span>
+      )}
+    </>
+  );
 }

@@ -30,6 +30,9 @@ export const TONES: Record<JobState, Tone> = {
   cancelled: "plain",
 };
 
+/** So little time left is not counted down: it is known no better. */
+export const SOON_SECONDS = 5;
+
 /** Seconds until the end, as the server sees it; null when it cannot say. */
 export function secondsLeft({ job, progress }: Job, now: number): number | null {
   if (job.status !== "running") return null;

@@ -75,6 +75,7 @@ function Secret({ made, onClose }: { made: ApiKey; onClose: () => void }) {
     <Dialog
       title={t("keys.made_title", { name: made.name })}
       onClose={onClose}
+      stays
       actions={
         <Button kind="primary" onClick={onClose}>
           {t("keys.made_done")}

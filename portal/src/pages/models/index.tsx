@@ -20,6 +20,7 @@ export default function ModelsPage() {
     ...ALL_MODELS,
     refetchInterval: LOOK_MS,
   });
+  const standIns = standInsOf(models.data?.data ?? []);
   return (
     <Page title={t("models.title")} text={t("models.text")}>
       {models.error && <ErrorNote error={models.error} onRetry={() => models.refetch()} />}
@@ -30,6 +31,7 @@ export default function ModelsPage() {
             key={kind}
             kind={kind}
             models={newestFirst(models.data.data.filter((model) => model.kind === kind))}
+            standIns={standIns}
             onDeploy={(model) => setDeploying(model.name)}
             onDelete={setLeaving}
           />
@@ -38,6 +40,11 @@ export default function ModelsPage() {
       {leaving && <DeleteModel model={leaving} onClose={() => setLeaving(null)} />}
     </Page>
   );
+}
+
+/** By the name of each deployment, which answers instead of a model that is called the same: the model behind it. */
+function standInsOf(models: Model[]): Map<string, string> {
+  return new Map(models.flatMap((model) => model.deployments.map((name) => [name, model.name] as const)));
 }
 
 function newestFirst(models: Model[]): Model[] {

@@ -2,21 +2,35 @@ import { type MouseEvent, useId } from "react";
 import { Link } from "wouter";
 import type { Model } from "../../api/types";
 import { useText } from "../../i18n";
-import { ButtonLink, type Column, copy, Empty, IconButton, Snippet, Table, useFormat, useToast, When } from "../../ui";
+import {
+  Badge,
+  ButtonLink,
+  type Column,
+  copy,
+  Empty,
+  IconButton,
+  Snippet,
+  Table,
+  useFormat,
+  useToast,
+  When,
+} from "../../ui";
 import { ModelActions } from "./model_actions";
 import styles from "./models.module.css";
 
 interface KindSectionProps {
   kind: Model["kind"];
   models: Model[];
+  /** The model that answers under a name, for names that are deployments. */
+  standIns: Map<string, string>;
   onDeploy: (model: Model) => void;
   onDelete: (model: Model) => void;
 }
 
-export function KindSection({ kind, models, onDeploy, onDelete }: KindSectionProps) {
+export function KindSection({ kind, models, standIns, onDeploy, onDelete }: KindSectionProps) {
   const t = useText();
   const heading = useId();
-  const columns = useColumns(kind, onDeploy, onDelete);
+  const columns = useColumns({ kind, standIns, onDeploy, onDelete });
   if (kind === "checkpoint" && models.length === 0) return null;
   return (
     <section className={styles.section} aria-labelledby={heading}>
@@ -33,7 +47,7 @@ export function KindSection({ kind, models, onDeploy, onDelete }: KindSectionPro
   );
 }
 
-function useColumns(kind: Model["kind"], onDeploy: (model: Model) => void, onDelete: (model: Model) => void) {
+function useColumns({ kind, standIns, onDeploy, onDelete }: Omit<KindSectionProps, "models">) {
   const t = useText();
   const { bytes } = useFormat();
   const isTuned = kind === "fine_tuned" || kind === "checkpoint";
@@ -41,7 +55,7 @@ function useColumns(kind: Model["kind"], onDeploy: (model: Model) => void, onDel
     key: "name",
     header: t("models.name"),
     wide: true,
-    cell: (model) => <Name model={model} />,
+    cell: (model) => <Name model={model} standIn={standIns.get(model.name)} />,
   };
   const tuned: Column<Model>[] = [
     { key: "size", header: t("models.size"), align: "end", cell: (model) => bytes(model.bytes) },
@@ -71,7 +85,7 @@ function useColumns(kind: Model["kind"], onDeploy: (model: Model) => void, onDel
   return [name, ...(isTuned ? tuned : []), ...rest];
 }
 
-function Name({ model }: { model: Model }) {
+function Name({ model, standIn }: { model: Model; standIn: string | undefined }) {
   const t = useText();
   return (
     <div className={styles.name}>
@@ -79,6 +93,14 @@ function Name({ model }: { model: Model }) {
         <span className="said mono">{model.name}</span>
         <CopyName name={model.name} />
       </span>
+      {standIn && standIn !== model.name && (
+        <span className="row small">
+          <Badge tone="warn">
+            <Link href={`/deployments?name=${encodeURIComponent(model.name)}`}>{t("models.stand_in")}</Link>
+          </Badge>
+          <span className="quiet said">{t("models.stand_in_of", { model: standIn })}</span>
+        </span>
+      )}
       {(model.base || model.job) && (
         <span className="row small quiet">
           {model.base && <span>{t("models.of_base", { base: model.base })}</span>}

@@ -10,7 +10,7 @@ interface Answering {
   hosting: number;
 }
 
-/** Every teacher and student that was called or hosted, and what it cost. */
+/** Every teacher and student that was called, and what it cost. */
 export function WhoAnswers({ overview }: { overview: Overview }) {
   const t = useText();
   const format = useFormat();
@@ -22,14 +22,14 @@ export function WhoAnswers({ overview }: { overview: Overview }) {
       answers: one.cost_microusd,
       hosting: 0,
     })),
-    ...overview.students.map((one) => ({
+    ...byName(overview.students).map((one) => ({
       name: one.name,
       kind: "student" as const,
       calls: one.calls,
       answers: one.cost_microusd,
       hosting: one.hosting_microusd,
     })),
-  ];
+  ].filter(({ calls }) => calls > 0);
   if (rows.length === 0) return null;
   const columns: Column<Answering>[] = [
     {
@@ -53,4 +53,24 @@ export function WhoAnswers({ overview }: { overview: Overview }) {
       <Table label={t("overview.who")} columns={columns} rows={rows} rowKey={(row) => `${row.kind} ${row.name}`} />
     </section>
   );
+}
+
+type Student = Overview["students"][number];
+
+/** A name that pointed at one model after another is one. */
+function byName(students: Student[]): Student[] {
+  const found = new Map<string, Student>();
+  for (const one of students) {
+    const before = found.get(one.name);
+    if (!before) found.set(one.name, one);
+    else {
+      found.set(one.name, {
+        ...before,
+        calls: before.calls + one.calls,
+        cost_microusd: before.cost_microusd + one.cost_microusd,
+        hosting_microusd: before.hosting_microusd + one.hosting_microusd,
+      });
+    }
+  }
+  return [...found.values()];
 }

@@ -86,7 +86,7 @@ function Playground({ names }: { names: Names }) {
           })}
         </ol>
         <p className="unseen" role="status">
-          {turns.length > 0 && (running ? t("playground.answering") : t("playground.answered"))}
+          {turns.length > 0 && (running ? t("playground.answering") : t(outcomeOf(turns.at(-1))))}
         </p>
         <Composer
           prompt={prompt}
@@ -100,6 +100,13 @@ function Playground({ names }: { names: Names }) {
       </div>
     </div>
   );
+}
+
+function outcomeOf(turn: Turn | undefined) {
+  const answers = SIDES.flatMap((side) => turn?.[side] ?? []);
+  const failed = answers.filter((answer) => answer.state === "failed").length;
+  if (failed === 0) return "playground.answered" as const;
+  return failed === answers.length ? ("playground.none_answered" as const) : ("playground.one_answered" as const);
 }
 
 function hindranceOf(chosen: Record<Side, string>, wrong: boolean, t: ReturnType<typeof useText>): string | null {

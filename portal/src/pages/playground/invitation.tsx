@@ -16,9 +16,10 @@ interface InvitationProps {
 /** Before the first message: what to do, and a question that was really asked. */
 export function Invitation({ models, onQuestion }: InvitationProps) {
   const t = useText();
+  const asked = models.filter(Boolean);
   const named = useNamedQuestion(onQuestion);
   const taking = useMutation({
-    mutationFn: () => newestQuestion(models.filter(Boolean)),
+    mutationFn: () => newestQuestion(asked),
     onSuccess: (found) => {
       if (found) onQuestion(found);
     },
@@ -26,7 +27,13 @@ export function Invitation({ models, onQuestion }: InvitationProps) {
   const error = named.error ?? taking.error;
   return (
     <div className={styles.invitation}>
-      <p>{t("playground.invitation")}</p>
+      <p className="said">
+        {asked.length > 1
+          ? t("playground.invitation")
+          : asked.length === 1
+            ? t("playground.invitation_single", { name: asked[0] ?? "" })
+            : t("playground.choose_first")}
+      </p>
       <Button icon="completions" busy={taking.isPending} onClick={() => taking.mutate()}>
         {t("playground.take_stored")}
       </Button>

@@ -91,9 +91,9 @@ export function teacherOf(student: string, names: Names, overview: Overview | un
     agreement && [student, model].includes(agreement.model) ? agreement.teacher : null,
     saved && [student, model].includes(saved.student) ? saved.teacher : null,
   ];
-  const callable = (name: string | null | undefined) => names.all.some((one) => one.name === name);
-  const teachers = names.all.filter((one) => one.isTeacher && one.name !== student);
-  return known.find((name) => name && callable(name)) ?? teachers[0]?.name ?? "";
+  // A teacher's name may be a student's by now.
+  const teachers = names.all.filter((one) => one.isTeacher && one.name !== student).map((one) => one.name);
+  return known.find((name) => name && teachers.includes(name)) ?? teachers[0] ?? "";
 }
 
 /** What the page knows of the project; only asked for when nobody was chosen yet. */

@@ -70,7 +70,9 @@ function Comparison({ left, right, names, sent }: ComparisonProps) {
     <p className={styles.comparison}>
       <Badge tone={same ? "good" : "warn"}>{verdict(agreement, t)}</Badge>
       {one && other !== null ? (
-        <span className="small quiet">{t("playground.cost_share", { share: share(other / one) })}</span>
+        <span className="small quiet said">
+          {t("playground.cost_share", { left: left.model, right: right.model, share: share(other / one) })}
+        </span>
       ) : null}
     </p>
   );

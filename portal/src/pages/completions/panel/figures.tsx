@@ -8,11 +8,17 @@ import styles from "./panel.module.css";
 export function Figures({ detail }: { detail: CompletionDetail }) {
   const t = useText();
   const format = useFormat();
+  const answeredBy = otherName(detail);
   return (
     <dl className={styles.figures}>
       <Figure name={t("completions.model")}>
         <bdi>{detail.model}</bdi>
       </Figure>
+      {answeredBy !== null && (
+        <Figure name={t("completions.answered_by")}>
+          <bdi>{answeredBy}</bdi>
+        </Figure>
+      )}
       <Figure name={t("completions.time")}>
         <time dateTime={new Date(detail.created_at * 1000).toISOString()} title={format.ago(detail.created_at)}>
           {format.time(detail.created_at)}
@@ -40,6 +46,11 @@ export function Figures({ detail }: { detail: CompletionDetail }) {
       </div>
     </dl>
   );
+}
+
+/** A deployment may stand in its teacher's name; the answer then says who gave it. */
+function otherName({ model, response }: CompletionDetail): string | null {
+  return typeof response.model === "string" && response.model && response.model !== model ? response.model : null;
 }
 
 function Figure({ name, children }: { name: string; children: ReactNode }) {

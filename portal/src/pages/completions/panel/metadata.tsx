@@ -23,11 +23,7 @@ export function MetadataEditor({ id, metadata }: { id: string; metadata: Metadat
     <section className={styles.metadata} aria-label={t("completions.metadata")}>
       <div className="spread">
         <h3>{t("completions.metadata")}</h3>
-        {!editing && (
-          <Button kind="ghost" onClick={() => setEditing(true)}>
-            {t("completions.edit")}
-          </Button>
-        )}
+        {!editing && <Button onClick={() => setEditing(true)}>{t("completions.edit")}</Button>}
       </div>
       {editing ? (
         <Editor id={id} metadata={metadata} onClose={() => setEditing(false)} />
