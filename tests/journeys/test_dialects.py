@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -115,6 +116,8 @@ def test_the_identity_endpoint_answers_as_azures_does(server: Server, raw: Raw) 
     assert body["resource"] == "https://cognitiveservices.azure.com"
     assert body["expires_on"].isdigit()
     assert raw("GET", path, authorization="", x_identity_header="wrong")[0] == 401
+    status, _, body = raw("GET", path, authorization=f"Bearer {server.key}")
+    assert status == 400 and "X-IDENTITY-HEADER" in json.dumps(body)
 
 
 def test_a_wrong_key_is_refused_in_each_dialects_words(server: Server) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 
 from stillroom.api.wire import Call, Reply
+from stillroom.errors import InvalidRequest
 
 HEADER = "x-identity-header"
 VALID_SECONDS = 24 * 3600
@@ -16,9 +17,12 @@ VALID_SECONDS = 24 * 3600
 
 def token(call: Call) -> Reply:
     """Give the caller's own key back as an access token."""
+    key = call.headers.get(HEADER)
+    if key is None:
+        raise InvalidRequest("Send the API key as the header 'X-IDENTITY-HEADER': it comes back as the token.")
     return Reply(
         body={
-            "access_token": call.headers[HEADER],
+            "access_token": key,
             "expires_on": str(int(time.time()) + VALID_SECONDS),
             "resource": call.query.get("resource", ""),
             "token_type": "Bearer",
