@@ -134,7 +134,7 @@ def test_a_teacher_can_be_deployed_under_another_name(
     arm.deployments.begin_delete(*PLACE, "my_teacher.2").result()
 
 
-@pytest.mark.parametrize("name", ["my%20teacher", "a%2Fb", "ft:a", "%C3%BC", "%3Cb%3E", "%00", "a%0A", "n" * 65])
+@pytest.mark.parametrize("name", ["my%20teacher", "a%2Fb", "ft,a", "%C3%BC", "%3Cb%3E", "%00", "a%0A", "n" * 65])
 def test_a_deployments_name_is_one_that_needs_no_escaping_in_an_address(raw: Raw, name: str) -> None:
     path = f"{ACCOUNT}/deployments/{name}?api-version=2024-10-21"
     status, _, body = raw("PUT", path, {"properties": {"model": {"format": "OpenAI", "name": "gpt-4o"}}})

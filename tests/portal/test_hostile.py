@@ -264,7 +264,7 @@ def test_hostile_names_are_text_on_every_page_and_never_widen_it(window: Window)
         window.visit(path)
         expect(page.get_by_role("heading", level=1)).to_be_visible()
         if shown is not None:
-            expect(page.get_by_text(shown).first, path).to_be_visible()
+            expect(page.get_by_text(shown).filter(visible=True).first, path).to_be_visible()
         window.settle()
         assert window.sideways_pixels() == 0, path
     window.visit("/evals")

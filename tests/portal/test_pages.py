@@ -154,7 +154,7 @@ def test_every_page_opens_in_english_and_axe_finds_nothing_serious_in_light_or_d
     for path in opened(window, made, Words("en")):
         assert window.sideways_pixels() == 0, path
         found[path, "light"] = window.serious_violations()
-        window.page.emulate_media(color_scheme="dark")
+        window.darken()
         found[path, "dark"] = window.serious_violations("color-contrast")  # all that colours can change
         window.page.emulate_media(color_scheme="light")
     assert {page: problems for page, problems in found.items() if problems} == {}

@@ -25,6 +25,7 @@ class Size:
     height: int
 
 
+TWO_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 WIDE, NARROW = Size(1440, 900), Size(390, 844)
 
 expect.set_options(timeout=PATIENCE_MS)
@@ -77,10 +78,17 @@ class Window:
             options["runOnly"] = rules
         found: dict[str, Any] = self.page.evaluate("options => axe.run(document, options)", options)
         return [
-            f"{one['id']}: {one['help']}: {one['nodes'][0]['html'][:200]}"
+            f"{one['id']}: {node['html'][:200]} {node['failureSummary']}"
             for one in found["violations"]
             if one["impact"] in ("serious", "critical")
+            for node in one["nodes"][:3]
         ]
+
+    def darken(self) -> None:
+        """Turns the system's colours dark; charts, which are drawn anew for that, are there when it returns."""
+        self.page.emulate_media(color_scheme="dark")
+        self.page.evaluate(TWO_FRAMES)
+        self.page.evaluate(TWO_FRAMES)
 
     def sideways_pixels(self) -> int:
         """How far the page can be scrolled sideways; 0 is right."""
