@@ -16,7 +16,7 @@ from stillroom.auth import Keys, Sessions, SignInTokens
 from stillroom.billing import Budgets
 from stillroom.clock import Clock
 from stillroom.completions.bulk import BulkActions
-from stillroom.completions.facets import Overall
+from stillroom.completions.facets import Tallies
 from stillroom.completions.figures import Speeds
 from stillroom.completions.indexing import Indexer
 from stillroom.completions.kept import KeptAnswers
@@ -59,7 +59,7 @@ class Platform:
     lineage: Lineage
     budgets: Budgets
     kept_answers: KeptAnswers
-    overall: Overall
+    tallies: Tallies
     speeds: Speeds
     bulk_actions: BulkActions
     indexer: Indexer
@@ -134,7 +134,7 @@ def open_platform(settings: Settings, *, as_server: bool = True, clock: Clock | 
         lineage=lineage,
         budgets=budgets,
         kept_answers=kept_answers,
-        overall=Overall(database),
+        tallies=Tallies(database),
         speeds=Speeds(),
         bulk_actions=BulkActions(database, writer, clock, gateway.being_made),
         indexer=Indexer(database, writer),

@@ -151,6 +151,11 @@ def list_models(connection: Connection, project: int) -> list[Model]:
     return [Model(**row) for row in rows.mappings()]
 
 
+def models_by_name(connection: Connection, project: int) -> dict[str, Model]:
+    """The project's models by each of their names."""
+    return {name: model for model in list_models(connection, project) for name in model.names}
+
+
 def delete_model(connection: Connection, project: int, name: str) -> Model:
     """Forgets a model; its weights are the caller's to delete. Raises Conflict while it is deployed."""
     model = find_model(connection, project, name)

@@ -44,6 +44,7 @@ from stillroom.errors import AuthenticationFailed, StillroomError, shortened
 log = logging.getLogger(__name__)
 
 DESCRIPTION = routes.Route("GET", "stillroom/openapi.json", openapi.describe)
+OPENAI = (*routes.BOTH_DIALECTS, *routes.OWN, DESCRIPTION)
 # What a browser signed in is told besides: keep no copy, and be nothing but what the type says.
 TO_BROWSERS = {
     "cache-control": "no-store",
@@ -79,6 +80,7 @@ class _Exchange:
         self._scope = scope
         self._receive = receive
         self._send = send
+        self._given = headers_of(scope)
         self._started = False
         self._signed_in = False
         self._dialect = Dialect.OPENAI
@@ -106,16 +108,15 @@ class _Exchange:
             # As the resource manager, it takes any api-version: azure-identity sends one of its own.
             await self._operate(Location(dialect=Dialect.ARM, segments=segments), routes.IDENTITY)
         elif (location := azure.locate(segments)) is not None:
-            own = (*routes.OWN, DESCRIPTION) if location.dialect is Dialect.OPENAI else ()
-            await self._operate(location, (*routes.BOTH_DIALECTS, *own))
-        elif (page := self._portal.page(self._scope["method"], segments, headers_of(self._scope))) is not None:
+            await self._operate(location, OPENAI if location.dialect is Dialect.OPENAI else routes.BOTH_DIALECTS)
+        elif (page := self._portal.page(self._scope["method"], segments, self._given)) is not None:
             await self._reply(page)
         else:
             raise UnknownPath(f"Unknown request URL: {self._scope['method']} {shortened(self._scope['path'])}.")
 
     async def _operate(self, location: Location, table: tuple[routes.Route, ...]) -> None:
         self._dialect = location.dialect
-        headers = headers_of(self._scope)
+        headers = self._given
         method = self._scope["method"]
         is_sign_in = location.segments == routes.SIGN_IN and method == "POST"
         principal = NOBODY if is_sign_in else await self._authenticate(headers, table)
@@ -185,7 +186,7 @@ class _Exchange:
                 sent = send_stream(self._sending, reply, reply.stream, self._headers())
                 await unless_caller_leaves(self._receive, sent)
         else:
-            whole = packed(reply, headers_of(self._scope)) if self._signed_in else reply
+            whole = packed(reply, self._given) if self._signed_in else reply
             await send_reply(self._sending, whole, self._headers())
 
     async def _sending(self, message: Message) -> None:

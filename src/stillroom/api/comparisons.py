@@ -212,12 +212,7 @@ def _start(
 ) -> Run:
     source = {
         "type": "stored_completions",
-        "metadata": chosen.metadata,
-        "model": chosen.model,
-        "created_after": chosen.created_after,
-        "created_before": chosen.created_before,
-        "search": chosen.search,
-        "up_to": chosen.up_to,
+        **msgspec.to_builtins(chosen),
         "limit": asked.limit,
         "held_out_from": held_out or None,
     }

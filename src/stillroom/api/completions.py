@@ -12,16 +12,14 @@ from sqlalchemy import Connection
 
 from stillroom import ids
 from stillroom.api.filters import filter_of_query
-from stillroom.api.stored_completions import text_of
+from stillroom.api.stored_completions import cursor, find, text_of
 from stillroom.api.wire import Call, Reply, listing
 from stillroom.billing import Kind, costs_of
-from stillroom.completions import facets as facets_of
-from stillroom.completions import matching, search, table
+from stillroom.completions import search, table
 from stillroom.completions.conversations import answer_of, first_choice, functions_of, objects
 from stillroom.completions.facets import Counts, Facet
-from stillroom.completions.table import Filter, StoredCompletion
+from stillroom.completions.table import StoredCompletion
 from stillroom.config import MICRO
-from stillroom.errors import InvalidRequest, NotFound, shortened
 
 PAGE, LARGEST_PAGE = 50, 200
 PREVIEW_LETTERS = 200
@@ -31,7 +29,7 @@ def list_completions(call: Call) -> Reply:
     """List stored completions newest first, with what each was asked, what it answered and what it cost."""
     chosen = filter_of_query(call, "limit", "after", "before")
     limit = call.limit(PAGE, LARGEST_PAGE)
-    after, before = _cursor(call, "after"), _cursor(call, "before")
+    after, before = cursor(call, "after"), cursor(call, "before")
     with call.platform.database.read() as connection:
         numbers = table.numbers(
             connection, call.project, chosen, after=after, newer_than=before, descending=True, limit=limit + 1
@@ -45,11 +43,8 @@ def list_completions(call: Call) -> Reply:
 
 def retrieve(call: Call) -> Reply:
     """Retrieve a stored completion whole: what was sent, what was answered, and what it cost."""
-    number = ids.completion_number(call.parameters["id"])
+    stored = find(call)
     with call.platform.database.read() as connection:
-        stored = None if number is None else table.get(connection, call.project, number)
-        if stored is None:
-            raise NotFound(f"Completion {shortened(call.parameters['id'])} not found.", param="completion_id")
         (item,) = _priced(connection, call.project, [_item(stored)])
     whole = {"request": stored.request, "response": stored.response}
     return Reply(body={**item, "object": "stillroom.completion.detail", **whole})
@@ -57,23 +52,13 @@ def retrieve(call: Call) -> Reply:
 
 def count(call: Call) -> Reply:
     """Count stored completions; beyond what is quick to count, `at_least` is true."""
-    chosen = filter_of_query(call)
-    if chosen == Filter():
-        counted = call.platform.overall.count(call.project)
-    else:
-        with call.platform.database.read() as connection:
-            counted = matching.count(connection, call.project, chosen)
+    counted = call.platform.tallies.count(call.project, filter_of_query(call))
     return Reply(body={"object": "stillroom.count", "count": counted.number, "at_least": counted.at_least})
 
 
 def facets(call: Call) -> Reply:
     """What stored completions have in common: their models, statuses and metadata, and how often."""
-    chosen = filter_of_query(call)
-    if chosen == Filter():
-        found = call.platform.overall.facets(call.project)
-    else:
-        with call.platform.database.read() as connection:
-            found = facets_of.facets(connection, call.project, chosen)
+    found = call.platform.tallies.facets(call.project, filter_of_query(call))
     return Reply(
         body={
             "object": "stillroom.facets",
@@ -83,16 +68,6 @@ def facets(call: Call) -> Reply:
             "metadata": [_facet(facet) for facet in found.metadata],
         }
     )
-
-
-def _cursor(call: Call, name: str) -> int | None:
-    text = call.query.get(name)
-    if not text:
-        return None
-    number = ids.completion_number(text)
-    if number is None:
-        raise InvalidRequest(f"Invalid '{name}': {shortened(text)!r} is not the id of a stored completion.", param=name)
-    return number
 
 
 def _priced(connection: Connection, project: int, items: list[dict[str, Any]]) -> list[dict[str, Any]]:

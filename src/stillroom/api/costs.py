@@ -10,7 +10,7 @@ import msgspec
 
 from stillroom import billing
 from stillroom.api.extensions import body_as
-from stillroom.api.wire import Call, Reply, whole_number
+from stillroom.api.wire import Call, Reply
 from stillroom.billing import BudgetState, By, Period, Total
 from stillroom.config import MICRO
 from stillroom.errors import InvalidRequest, NotFound
@@ -116,13 +116,7 @@ def _cell(value: Any) -> Any:
 
 def seconds(call: Call, name: str) -> int | None:
     """The time that a query's field names; None without one. Raises InvalidRequest for what is no time."""
-    text = call.query.get(name)
-    if text is None:
-        return None
-    found = whole_number(text)
-    if found is None:
-        raise InvalidRequest(f"Invalid '{name}': {text[:40]!r}. Expected seconds since the epoch.", param=name)
-    return found
+    return call.number(name, "seconds since the epoch")
 
 
 def _shown(total: Total, key_names: dict[str, str]) -> dict[str, Any]:

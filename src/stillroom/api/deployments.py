@@ -53,7 +53,7 @@ def _listed(call: Call, loaded: frozenset[str]) -> Reply:
     totals = billing.totals(database, project, (By.DAY, By.DEPLOYMENT, By.KIND), since=window.since)
     with database.read() as connection:
         found = catalog.list_deployments(connection, project)
-        tuned = {name: model for model in catalog.list_models(connection, project) for name in model.names}
+        tuned = catalog.models_by_name(connection, project)
         speeds = {
             each.name: call.platform.speeds.of(connection, project, each.name, since=window.since) for each in found
         }

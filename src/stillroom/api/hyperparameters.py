@@ -43,20 +43,16 @@ def resolved(call: Call) -> Reply:
 
 def _examples(call: Call, model: str) -> tuple[str, int]:
     """The model's base, and how many rows a job would train on."""
-    file_id, text = call.query.get("training_file"), call.query.get("examples")
-    if (file_id is None) == (text is None):
+    file_id = call.query.get("training_file")
+    examples = call.number("examples", f"a whole number from 1 to {MOST_EXAMPLES}", least=1, most=MOST_EXAMPLES)
+    if (file_id is None) == (examples is None):
         raise InvalidRequest("Give either 'training_file' or 'examples'.", param="training_file")
-    if file_id is not None:
-        order = fine_tuning.parse_order({"model": model, "training_file": file_id})
-        base = call.platform.fine_tuning.check(call.project, order)
-        return base, call.platform.files.get(call.project, file_id).examples or 0
-    found = whole_number(text or "")
-    if found is None or not 1 <= found <= MOST_EXAMPLES:
-        raise InvalidRequest(
-            f"Invalid 'examples': {(text or '')[:40]!r}. Expected a whole number from 1 to {MOST_EXAMPLES}.",
-            param="examples",
-        )
-    return call.platform.fine_tuning.base_of(call.project, model), found
+    if examples is not None:
+        return call.platform.fine_tuning.base_of(call.project, model), examples
+    assert file_id is not None
+    order = fine_tuning.parse_order({"model": model, "training_file": file_id})
+    base = call.platform.fine_tuning.check(call.project, order)
+    return base, call.platform.files.get(call.project, file_id).examples or 0
 
 
 def _training(call: Call, model: str, base: str) -> Training:

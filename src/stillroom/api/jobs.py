@@ -10,9 +10,8 @@ import msgspec
 
 from stillroom import billing
 from stillroom.api import fine_tuning
-from stillroom.api.wire import Call, Reply, whole_number
+from stillroom.api.wire import Call, Reply
 from stillroom.billing import Kind
-from stillroom.errors import InvalidRequest
 from stillroom.fine_tuning import Figures, Job, Progress
 from stillroom.jobs import State
 
@@ -40,7 +39,9 @@ def retrieve(call: Call) -> Reply:
 def metrics(call: Call) -> Reply:
     """The figures of a job's steps, or of those after `after_step`: what a curve that grows has to add."""
     job = call.parameters["id"]
-    curve = call.platform.fine_tuning.curve(call.project, job, after_step=_after_step(call))
+    curve = call.platform.fine_tuning.curve(
+        call.project, job, after_step=call.number("after_step", "the number of a step, or 0") or 0
+    )
     body = {
         "object": "stillroom.metrics",
         "job": job,
@@ -52,16 +53,6 @@ def metrics(call: Call) -> Reply:
         "last_step": curve.last_step,
     }
     return Reply(body=body)
-
-
-def _after_step(call: Call) -> int:
-    text = call.query.get("after_step", "0")
-    found = whole_number(text)
-    if found is None:
-        raise InvalidRequest(
-            f"Invalid 'after_step': {text[:40]!r}. Expected the number of a step, or 0.", param="after_step"
-        )
-    return found
 
 
 def _validation(figures: Figures) -> dict[str, Any]:

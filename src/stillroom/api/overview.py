@@ -43,7 +43,7 @@ def _overview(call: Call) -> dict[str, Any]:
     bill = _sorted(call.platform.settings, billing.totals(call.platform.database, call.project, by, since=window.since))
     with call.platform.database.read() as connection:
         stored = figures.stored(connection, call.project)
-        tuned = {name: model for model in catalog.list_models(connection, call.project) for name in model.names}
+        tuned = catalog.models_by_name(connection, call.project)
         deployed = [(each, tuned.get(each.model)) for each in catalog.list_deployments(connection, call.project)]
     agreement = call.platform.agreements.newest(call.project)
     everything = (*bill.teachers, *bill.students, *bill.training, *bill.evaluation)

@@ -11,7 +11,7 @@ import msgspec
 
 from stillroom import fine_tuning
 from stillroom.api.extensions import SelectionRequest, body_as, selected
-from stillroom.api.wire import Call, Reply, whole_number
+from stillroom.api.wire import Call, Reply
 from stillroom.billing import PICO, rounded_microusd
 from stillroom.billing.break_even import BreakEven
 from stillroom.config import MICRO
@@ -195,16 +195,8 @@ def _teachers(call: Call, asked: QuoteRequest, rows: _Rows) -> list[str]:
 
 
 def _training_picousd(call: Call) -> int | None:
-    text = call.query.get("training_microusd")
-    if text is None:
-        return None
-    found = whole_number(text)
-    if found is None:
-        raise InvalidRequest(
-            f"Invalid 'training_microusd': {text[:40]!r}. Expected a whole number of micro-USD.",
-            param="training_microusd",
-        )
-    return found * MICRO
+    found = call.number("training_microusd", "a whole number of micro-USD")
+    return None if found is None else found * MICRO
 
 
 def _shown(quote: Quote) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def list_completions(call: Call) -> Reply:
     chosen = table.Filter(
         model=call.query.get("model"), metadata=call.metadata_filter(), search=call.query.get("search")
     )
-    after, descending = _cursor(call), call.descending("asc")
+    after, descending = cursor(call, "after"), call.descending("asc")
     with call.platform.database.read() as connection:
         found = table.page(connection, call.project, chosen, after=after, descending=descending, limit=limit + 1)
     page = [shown(stored) for stored in found[:limit]]
@@ -37,7 +37,7 @@ def list_completions(call: Call) -> Reply:
 
 def retrieve(call: Call) -> Reply:
     """Retrieve a stored completion."""
-    return Reply(body=shown(_find(call)))
+    return Reply(body=shown(find(call)))
 
 
 def update(call: Call) -> Reply:
@@ -58,7 +58,7 @@ def update(call: Call) -> Reply:
 
     if call.platform.writer.write(write) is None:
         raise _not_found(call)
-    return Reply(body=shown(_find(call)))
+    return Reply(body=shown(find(call)))
 
 
 def delete(call: Call) -> Reply:
@@ -73,7 +73,7 @@ def list_messages(call: Call) -> Reply:
     """List the messages that were sent to get a stored completion."""
     limit, descending = call.limit(PAGE, LARGEST_PAGE), call.descending("asc")
     messages = [
-        _message(call.parameters["id"], index, message) for index, message in enumerate(_find(call).request["messages"])
+        _message(call.parameters["id"], index, message) for index, message in enumerate(find(call).request["messages"])
     ]
     if descending:
         messages.reverse()
@@ -125,13 +125,14 @@ def _text_of(part: Any) -> str:
     return text if isinstance(text, str) else ""
 
 
-def _cursor(call: Call) -> int | None:
-    after = call.query.get("after")
-    if not after:
+def cursor(call: Call, name: str) -> int | None:
+    """The completion that a field of the query names; None without the field."""
+    text = call.query.get(name)
+    if not text:
         return None
-    number = ids.completion_number(after)
+    number = ids.completion_number(text)
     if number is None:
-        raise InvalidRequest(f"Invalid 'after': {after!r} is not the id of a stored completion.", param="after")
+        raise InvalidRequest(f"Invalid '{name}': {shortened(text)!r} is not the id of a stored completion.", param=name)
     return number
 
 
@@ -142,7 +143,8 @@ def _number(call: Call) -> int:
     return number
 
 
-def _find(call: Call) -> table.StoredCompletion:
+def find(call: Call) -> table.StoredCompletion:
+    """The completion that the path names. Raises NotFound."""
     with call.platform.database.read() as connection:
         found = table.get(connection, call.project, _number(call))
     if found is None:

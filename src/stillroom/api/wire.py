@@ -88,12 +88,18 @@ class Call:
 
     def limit(self, default: int, most: int) -> int:
         """The page size asked for. Raises InvalidRequest outside 1..most."""
-        text = self.query.get("limit", str(default))
+        number = self.number("limit", f"a whole number from 1 to {most}", least=1, most=most)
+        return default if number is None else number
+
+    def number(self, name: str, expected: str, *, least: int = 0, most: int | None = None) -> int | None:
+        """The whole number that a field of the query is; None without the field. Raises InvalidRequest, saying
+        what was `expected`, for anything else."""
+        text = self.query.get(name)
+        if text is None:
+            return None
         number = whole_number(text)
-        if number is None or not 1 <= number <= most:
-            raise InvalidRequest(
-                f"Invalid 'limit': {text[:40]!r}. Expected a whole number from 1 to {most}.", param="limit"
-            )
+        if number is None or number < least or (most is not None and number > most):
+            raise InvalidRequest(f"Invalid '{name}': {text[:40]!r}. Expected {expected}.", param=name)
         return number
 
     def descending(self, default: str) -> bool:
@@ -227,9 +233,8 @@ def packed(reply: Reply, headers: Mapping[str, str]) -> Reply:
         return reply
     body = msgspec.json.encode(reply.body)
     if not PACKED_BYTES[0] <= len(body) <= PACKED_BYTES[1]:
-        return reply
-    more = {"content-encoding": "gzip", "content-type": "application/json"}
-    return replace(reply, body=gzip.compress(body, 1, mtime=0), headers={**more, **reply.headers})
+        return replace(reply, body=body)
+    return replace(reply, body=gzip.compress(body, 1, mtime=0), headers={"content-encoding": "gzip", **reply.headers})
 
 
 async def send_reply(send: Send, reply: Reply, headers: Mapping[str, str]) -> None:

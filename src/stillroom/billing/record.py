@@ -53,7 +53,7 @@ ledger_days = Table(
     Column("completion_tokens", BigInteger, nullable=False),
     Column("trained_tokens", BigInteger, nullable=False),
     Column("hosted_seconds", BigInteger, nullable=False),
-    # In two parts, each exact: the pico-USD of ten million dollars are more than a database's integer holds.
+    # In two parts, as SUMS has them.
     Column("cost_microusd", BigInteger, nullable=False),
     Column("cost_rest_picousd", BigInteger, nullable=False),
     # The last ledger row that is in these sums.
@@ -64,16 +64,21 @@ ledger_days = Table(
 
 DAY = ledger.c.created_at // literal_column(str(DAY_SECONDS), Integer)
 COUNTED = ("prompt_tokens", "cached_tokens", "completion_tokens", "trained_tokens", "hosted_seconds")
+# Money in two parts, each exact: the pico-USD of ten million dollars are more than a database's integer holds.
+SUMS = (
+    func.count().label("events"),
+    *[func.sum(ledger.c[name]).label(name) for name in COUNTED],
+    func.sum(ledger.c.cost_picousd // MICRO).label("cost_microusd"),
+    func.sum(ledger.c.cost_picousd % MICRO).label("cost_rest_picousd"),
+)
+SUMMED = tuple(each.name for each in SUMS)
 _SAME = ("project", "day", "kind", "model", "deployment", "key_id")
-_SUMMED = ("events", *COUNTED, "cost_microusd", "cost_rest_picousd")
 _INSERT = insert(ledger)
 _BEGIN_DAY = insert(ledger_days)
 _ADD_TO_DAY = (
     update(ledger_days)
     .where(*[ledger_days.c[name] == bindparam(f"same_{name}") for name in _SAME])
-    .values(
-        {**{name: ledger_days.c[name] + bindparam(f"add_{name}") for name in _SUMMED}, "folded_to": bindparam("to")}
-    )
+    .values({**{name: ledger_days.c[name] + bindparam(f"add_{name}") for name in SUMMED}, "folded_to": bindparam("to")})
 )
 
 
@@ -99,13 +104,7 @@ def fold(connection: Connection, to: int) -> None:
         func.coalesce(row.deployment, "").label("deployment"),
         func.coalesce(row.key_id, "").label("key_id"),
     ]
-    sums = [
-        func.count().label("events"),
-        *[func.sum(row[name]).label(name) for name in COUNTED],
-        func.sum(row.cost_picousd // MICRO).label("cost_microusd"),
-        func.sum(row.cost_picousd % MICRO).label("cost_rest_picousd"),
-    ]
-    query = select(*groups, *sums).where(row.id > folded_to(connection), row.id <= to)
+    query = select(*groups, *SUMS).where(row.id > folded_to(connection), row.id <= to)
     for group in connection.execute(query.group_by(*groups)).mappings().all():
         _add(connection, {name: value if isinstance(value, str) else int(value) for name, value in group.items()}, to)
 
@@ -117,6 +116,6 @@ def folded_to(connection: Connection) -> int:
 
 def _add(connection: Connection, group: dict[str, Any], to: int) -> None:
     same = {f"same_{name}": group[name] for name in _SAME}
-    more = {f"add_{name}": group[name] for name in _SUMMED}
+    more = {f"add_{name}": group[name] for name in SUMMED}
     if not connection.execute(_ADD_TO_DAY, {**same, **more, "to": to}).rowcount:
         connection.execute(_BEGIN_DAY, {**group, "folded_to": to})

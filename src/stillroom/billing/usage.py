@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, func, select
 
 from stillroom.billing.ledger import PICO, ledger, rounded_microusd
-from stillroom.billing.record import COUNTED, DAY, folded_to, ledger_days
+from stillroom.billing.record import DAY, SUMMED, SUMS, folded_to, ledger_days
 from stillroom.clock import DAY_SECONDS
 from stillroom.config import MICRO
 from stillroom.store.database import Database
@@ -47,16 +47,7 @@ GROUPS_OF_DAYS: Mapping[By, ColumnElement[Any]] = {
     By.KEY: ledger_days.c.key_id,
     By.KIND: ledger_days.c.kind,
 }
-# In two parts, each exact: the pico-USD of ten million dollars are more than a database's integer holds.
-SUMS = (
-    func.count(),
-    *[func.sum(ledger.c[name]) for name in COUNTED],
-    func.sum(ledger.c.cost_picousd // MICRO),
-    func.sum(ledger.c.cost_picousd % MICRO),
-)
-SUMS_OF_DAYS = tuple(
-    func.sum(ledger_days.c[name]) for name in ("events", *COUNTED, "cost_microusd", "cost_rest_picousd")
-)
+SUMS_OF_DAYS = tuple(func.sum(ledger_days.c[name]) for name in SUMMED)
 
 
 @dataclass(frozen=True, kw_only=True)

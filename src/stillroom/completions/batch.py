@@ -1,7 +1,7 @@
-"""Removes and tags many stored completions in one transaction, by their numbers.
+"""Removes and tags stored completions, one or many in a transaction, by their numbers.
 
-As `table.remove` and `table.merge_metadata`, but what those look up for every row is looked up once
-for all, and every statement names its rows by key: a join that finds them costs a hundred times more.
+What is to be looked up is looked up once for all, and every statement names its rows by key: a join that
+finds them costs a hundred times more.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from sqlalchemy import BindParameter, Connection, Delete, Update, bindparam, del
 from stillroom.chat import METADATA_PAIRS
 from stillroom.completions import search
 from stillroom.completions.schema import completion_metadata, completions, metadata_pairs, prefixes
+from stillroom.store.tables import as_json
 
 Pair = tuple[str, str]
+Pairs = Mapping[str, str]
 
 # Built once: building a statement costs more than running it.
 _row, _link, _pair, _prefix = completions.c, completion_metadata.c, metadata_pairs.c, prefixes.c
@@ -75,12 +77,17 @@ def tag_many(connection: Connection, project: int, numbers: Sequence[int], chang
     fitting = [number for number in merged if len(merged[number]) <= METADATA_PAIRS]
     changed = [number for number in fitting if merged[number] != old[number]]
     if changed:
-        texts = [{"this": number, "merged": msgspec.json.encode(merged[number]).decode()} for number in changed]
-        connection.execute(_SET_METADATA, texts)
-        lost = [(number, pair) for number in changed for pair in old[number].items() - merged[number].items()]
-        gained = [(number, pair) for number in changed for pair in merged[number].items() - old[number].items()]
-        _relink(connection, project, lost, gained)
+        set_metadata(connection, project, {number: (old[number], merged[number]) for number in changed})
     return Tagged(done=len(fitting), not_found=len(numbers) - len(old), too_many_pairs=len(old) - len(fitting))
+
+
+def set_metadata(connection: Connection, project: int, changes: Mapping[int, tuple[Pairs, Pairs]]) -> None:
+    """Gives completions other metadata: by their numbers, the pairs they have, and those they shall have."""
+    texts = [{"this": number, "merged": as_json(new)} for number, (_, new) in changes.items()]
+    connection.execute(_SET_METADATA, texts)
+    lost = [(number, pair) for number, (old, new) in changes.items() for pair in old.items() - new.items()]
+    gained = [(number, pair) for number, (old, new) in changes.items() for pair in new.items() - old.items()]
+    _relink(connection, project, lost, gained)
 
 
 def _merged(pairs: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:

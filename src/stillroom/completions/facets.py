@@ -52,24 +52,29 @@ class Facets:
     metadata: list[Facet]
 
 
-class Overall:
-    """The facets of all completions, and their number: every visit of the portal asks for both, and to count a
-    million takes a while. Blocks."""
+class Tallies:
+    """Facets and numbers of completions. Those of all of them are remembered: every visit of the portal asks for
+    both, and to count a million takes a while. Blocks."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._known: Remembered[Facets] = Remembered(database)
+        self._of_all: Remembered[Facets] = Remembered(database)
 
-    def facets(self, project: int) -> Facets:
-        return self._known.get(project, lambda: self._read(project))
+    def facets(self, project: int, chosen: Filter) -> Facets:
+        if chosen == Filter():
+            return self._of_all.get(project, lambda: self._read(project, chosen))
+        return self._read(project, chosen)
 
-    def _read(self, project: int) -> Facets:
+    def count(self, project: int, chosen: Filter) -> Count:
+        if chosen == Filter():
+            number = sum(times for _, times in self.facets(project, chosen).models)
+            return Count(number=min(number, COUNTED_IN_INDEX), at_least=number > COUNTED_IN_INDEX)
         with self._database.read() as connection:
-            return facets(connection, project, Filter())
+            return matching.count(connection, project, chosen)
 
-    def count(self, project: int) -> Count:
-        number = sum(times for _, times in self.facets(project).models)
-        return Count(number=min(number, COUNTED_IN_INDEX), at_least=number > COUNTED_IN_INDEX)
+    def _read(self, project: int, chosen: Filter) -> Facets:
+        with self._database.read() as connection:
+            return facets(connection, project, chosen)
 
 
 def facets(connection: Connection, project: int, chosen: Filter) -> Facets:

@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 import zstandard
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
-from stillroom.completions import search
+from stillroom.completions import batch, search
 from stillroom.completions.matching import CHUNK, numbers
 from stillroom.completions.schema import (
     Filter,
@@ -27,6 +27,7 @@ from stillroom.completions.schema import (
     metadata_pairs,
     prefixes,
 )
+from stillroom.store.tables import as_json
 
 __all__ = [
     "CHUNK",
@@ -167,7 +168,7 @@ def add(connection: Connection, new: NewCompletion, packed: Packed) -> None:
         "completion_tokens": new.completion_tokens,
         "first_token_ms": new.first_token_ms,
         "latency_ms": new.latency_ms,
-        "metadata": _encode_metadata(new.metadata),
+        "metadata": as_json(new.metadata),
         "body": packed.body,
     }
     connection.execute(_INSERT, values)
@@ -243,28 +244,15 @@ def merge_metadata(
     old = connection.execute(query).scalar()
     if old is None:
         return None
-    merged: dict[str, str] = {} if changes is None else {**msgspec.json.decode(old), **changes}
-    _unindex_metadata(connection, number)
-    statement = update(completions).where(completions.c.number == number)
-    connection.execute(statement.values(metadata=_encode_metadata(merged)))
-    _index_metadata(connection, project, number, merged)
+    had: dict[str, str] = msgspec.json.decode(old)
+    merged = {} if changes is None else {**had, **changes}
+    batch.set_metadata(connection, project, {number: (had, merged)})
     return merged
 
 
 def remove(connection: Connection, project: int, number: int) -> bool:
     """Deletes one completion; False when the project has none of that number."""
-    query = select(completions.c.prefix).where(completions.c.project == project, completions.c.number == number)
-    prefix = connection.execute(query).scalar()
-    if prefix is None:
-        return False
-    _unindex_metadata(connection, number)
-    search.forget_many(connection, project, [number])
-    connection.execute(delete(completions).where(completions.c.number == number))
-    connection.execute(
-        update(prefixes).where(prefixes.c.id == prefix).values({prefixes.c.references: prefixes.c.references - 1})
-    )
-    connection.execute(delete(prefixes).where(prefixes.c.id == prefix, prefixes.c.references <= 0))
-    return True
+    return batch.remove_many(connection, project, [number]) == 1
 
 
 def _refer_to_prefix(connection: Connection, project: int, packed: Packed) -> int:
@@ -284,15 +272,6 @@ def _index_metadata(connection: Connection, project: int, number: int, pairs: Ma
         connection.execute(_INSERT_METADATA, {"pair": pair, "completion": number})
 
 
-def _unindex_metadata(connection: Connection, number: int) -> None:
-    query = select(completion_metadata.c.pair).where(completion_metadata.c.completion == number)
-    pairs = list(connection.execute(query).scalars())
-    connection.execute(delete(completion_metadata).where(completion_metadata.c.completion == number))
-    count = {metadata_pairs.c.count: metadata_pairs.c.count - 1}
-    connection.execute(update(metadata_pairs).where(metadata_pairs.c.id.in_(pairs)).values(count))
-    connection.execute(delete(metadata_pairs).where(metadata_pairs.c.id.in_(pairs), metadata_pairs.c.count <= 0))
-
-
 def _stored(row: Row[Any], prefix: dict[str, Any], unpacker: zstandard.ZstdDecompressor) -> StoredCompletion:
     body = unpacked(row.body, unpacker)
     messages = prefix.pop("messages") + body["request"].pop("messages")
@@ -309,7 +288,3 @@ def _stored(row: Row[Any], prefix: dict[str, Any], unpacker: zstandard.ZstdDecom
         first_token_ms=row.first_token_ms,
         latency_ms=row.latency_ms,
     )
-
-
-def _encode_metadata(pairs: Mapping[str, str]) -> str:
-    return msgspec.json.encode(pairs).decode()
