@@ -4,7 +4,7 @@
 PYTHON ?= python3
 PIP_FLAGS := --disable-pip-version-check --quiet -c requirements.lock $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo test check check-portal install portal system-packages lock reference clean
+.PHONY: demo test check check-portal install portal system-packages llama-cpp lock reference clean
 
 demo: install
 	.venv/bin/stillroom demo $(DEMO_FLAGS)
@@ -12,7 +12,7 @@ demo: install
 install: .venv/installed
 	@.venv/bin/python portal/build.py || echo "The portal is not built; the rest works."
 
-test: .venv/installed-dev system-packages
+test: .venv/installed-dev system-packages llama-cpp
 	$(MAKE) portal check
 	.venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
@@ -44,6 +44,14 @@ NPM := $(shell command -v npm)
 check-portal: $(if $(NPM),portal/node_modules/.installed-dev)
 	$(if $(NPM),cd portal && npm run --silent check,@echo "No npm here: the portal's own checks are left out.")
 
+# Prebuilt, from npm: what the tests of GGUF files load them with.
+llama-cpp: $(if $(NPM),tests/llama_cpp/node_modules/.installed)
+	$(if $(NPM),,@echo "No npm here, so no llama.cpp: the tests that need it are skipped.")
+
+tests/llama_cpp/node_modules/.installed: tests/llama_cpp/package-lock.json
+	cd tests/llama_cpp && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@mkdir -p $(@D) && touch $@
+
 portal/node_modules/.installed-dev: portal/package-lock.json
 	cd portal && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
@@ -65,16 +73,16 @@ reference: .venv/installed-dev
 	@touch $@
 
 .venv/installed-dev: .venv/installed
-	.venv/bin/python -m pip install $(PIP_FLAGS) -e '.[students,demo,dev]'
+	.venv/bin/python -m pip install $(PIP_FLAGS) -e '.[students,wandb,demo,dev]'
 	@touch $@
 
 # Writes the lock file anew from the newest versions that pyproject.toml allows.
 lock:
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip install --quiet -e '.[students,demo,dev]' $(if $(TORCH),torch==$(TORCH))
+	.venv-lock/bin/python -m pip install --quiet -e '.[students,wandb,demo,dev]' $(if $(TORCH),torch==$(TORCH))
 	.venv-lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock
 	rm -rf .venv-lock
 
 clean:
-	rm -rf portal/node_modules src/stillroom/portal
+	rm -rf portal/node_modules src/stillroom/portal tests/llama_cpp/node_modules
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -32,6 +32,8 @@ from stillroom.fine_tuning import FineTuning
 from stillroom.fine_tuning.quote import Quotes
 from stillroom.gateway.complete import Gateway
 from stillroom.serving.deployments import Deployments
+from stillroom.serving.exports import FOLDERS as EXPORT_FOLDERS
+from stillroom.serving.exports import Exports
 from stillroom.serving.hosting import Hosting
 from stillroom.serving.models import Models
 from stillroom.store.blobs import Blobs
@@ -72,6 +74,7 @@ class Platform:
     hosting: Hosting
     models: Models
     deployments: Deployments
+    exports: Exports
     gateway: Gateway
     worker_name: str
     lock: IO[str] | None
@@ -108,8 +111,9 @@ def open_platform(settings: Settings, *, as_server: bool = True, clock: Clock | 
     if as_server:
         # The lock is ours, so whoever worked under this name is dead, and its children with it.
         writer.write(lambda connection: jobs.release_all(connection, worker_name))
-        for left in (folder / "runs").glob(f"{QUOTE_FOLDERS}*"):
-            shutil.rmtree(left, ignore_errors=True)
+        for begins in (QUOTE_FOLDERS, EXPORT_FOLDERS):
+            for left in (folder / "runs").glob(f"{begins}*"):
+                shutil.rmtree(left, ignore_errors=True)
     blobs = Blobs(folder / "blobs")
     files = Files(database, writer, blobs)
     files.purge_expired()
@@ -142,11 +146,12 @@ def open_platform(settings: Settings, *, as_server: bool = True, clock: Clock | 
         items=Items(database, files, lineage),
         agreements=Agreements(database, evals),
         overviews=Remembered(database, OVERVIEW_SECONDS),
-        fine_tuning=FineTuning(settings, database, writer, files, budgets),
+        fine_tuning=FineTuning(settings, database, writer, blobs, files, budgets),
         quotes=Quotes(settings, database, writer),
         hosting=hosting,
         models=models,
         deployments=Deployments(settings, database, writer, hosting, models),
+        exports=Exports(folder / "runs"),
         gateway=gateway,
         worker_name=worker_name,
         lock=lock,

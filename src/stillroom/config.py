@@ -84,6 +84,11 @@ class Student(Section, frozen=True, kw_only=True):
     """A hub id, or a local folder with safetensors weights (relative to where the server was started)."""
     revision: str = ""
     """The hub revision to pin. Default: the newest."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """The numbers it is computed in. `auto`: bfloat16 on a GPU that has it, else float32."""
+    quantization: Literal["none", "4bit"] = "none"
+    """`4bit` trains adapters on the base's weights rounded to 4 bits (QLoRA): a quarter of the memory. Needs
+    `pip install 'stillroom[qlora]'` where jobs run and students are served."""
     price: Price = Price()
     """What training, hosting and serving it is to be counted at."""
 
@@ -116,10 +121,16 @@ class TrainingSettings(Section, frozen=True, kw_only=True):
     """How many jobs train at the same time."""
     threads: int = 0
     """CPU threads a training process uses. 0: all cores."""
+    memory_gb: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)] = 0.0
+    """How much memory a training process may take, in GB (of the GPU where there is one). 0: what the machine has free
+    when the job starts."""
     checkpoint_seconds: float = 30.0
     """How often a running job saves the state it can go on from after a crash."""
     attempts: Count = 3
     """How often a job's process may die between two checkpoints before the job counts as failed."""
+    wandb_api_key: str = "env:WANDB_API_KEY"
+    """The key for jobs that ask for the integration `wandb`: `env:NAME` or `file:PATH`. It is looked for when such a
+    job is made and when it starts, and never written down."""
 
 
 class ServingSettings(Section, frozen=True, kw_only=True):
@@ -343,6 +354,8 @@ def _check(settings: Settings) -> None:
             f"`organization` is {settings.organization!r}; it becomes part of model names: letters, digits, '-' and '_'.",
             param="organization",
         )
+    if settings.training.wandb_api_key and not settings.training.wandb_api_key.startswith(("env:", "file:")):
+        log.warning("[training]: wandb_api_key is written in the configuration; prefer env:NAME or file:PATH.")
     if not 0 <= settings.port < 65536 or not 0 <= settings.tls_port < 65536:
         raise ConfigurationError("`port` and `tls_port` must be between 0 and 65535.", param="port")
 
@@ -363,6 +376,8 @@ def _check_student(name: str, student: Student) -> None:
         raise ConfigurationError(f'[students."{name}"] needs `path`: a hub id or a local folder.', param="path")
     if student.path.startswith((".", "/", "~")) and not Path(student.path).expanduser().is_dir():
         raise ConfigurationError(f'[students."{name}"]: there is no folder {student.path}.', param="path")
+    if not student.path and (student.precision, student.quantization) != ("auto", "none"):
+        log.warning('[students."%s"]: precision and quantization have no effect; it is float32 always.', name)
 
 
 def _check_teacher(name: str, teacher: Teacher) -> None:

@@ -15,6 +15,7 @@
     │   ├── TeacherTimeout
     │   └── TeacherRefused    the upstream answered with an error of its own, to be passed on
     ├── StudentUnavailable    the student's process is starting, busy or gone
+    │   └── StudentDiffers    what was loaded or exported is not the student that was trained
     ├── StoreUnavailable      the database cannot take the write now
     │   └── DiskFull
     ├── TrainingFailed        a fine-tuning job cannot go on
@@ -141,6 +142,12 @@ class StudentUnavailable(StillroomError):
     """The student's process is starting, overloaded or has stopped."""
 
     code = "student_unavailable"
+
+
+class StudentDiffers(StudentUnavailable):
+    """What was loaded or exported does not say what the student said when it was trained."""
+
+    code = "student_differs"
 
 
 class StoreUnavailable(StillroomError):

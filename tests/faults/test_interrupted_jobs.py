@@ -160,6 +160,19 @@ def test_pause_resume_and_cancel(server: Server) -> None:
     assert job_of(server, job)["status"] == "cancelled"
 
 
+def test_a_job_paused_before_its_process_can_listen_is_paused_and_has_not_crashed(server: Server) -> None:
+    job = submit(server, epochs=1)
+    wait_for(lambda: trainers(server), seconds=60, pause=0.01)
+    assert send(server, "POST", f"/v1/fine_tuning/jobs/{job}/pause").status == 200
+    # The control: it is still importing what it needs, and dies of the signal.
+    await_status(server, job, "paused", seconds=20)
+    assert not any("Fine-tuning job started" in event["message"] for event in events(server, job))
+    with closing(sqlite3.connect(f"file:{server.data}/stillroom.db?mode=ro", uri=True)) as connection:
+        assert list(connection.execute("SELECT crashes FROM jobs WHERE subject = ?", (job,))) == [(0,)]
+    assert send(server, "POST", f"/v1/fine_tuning/jobs/{job}/resume").status == 200
+    check_ended_once(server, job, went_on=False)
+
+
 def test_a_student_comes_back_after_kill_9_of_its_host(server: Server) -> None:
     job = submit(server, epochs=1)
     model = await_status(server, job, "succeeded")["fine_tuned_model"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 from typing import Any
@@ -12,7 +13,7 @@ from openai import AzureOpenAI, BadRequestError, ConflictError, NotFoundError, O
 from openai.types.fine_tuning import FineTuningJob
 
 from tests.journeys.conftest import Raw, await_end
-from tests.support import example_lines, wait_for
+from tests.support import Server, example_lines, wait_for
 
 AZURE_COLUMNS = (
     "step",
@@ -140,6 +141,21 @@ def test_the_result_file_is_a_csv_with_both_sides_columns(client: OpenAI, job: F
     assert [int(row["step"]) for row in rows] == list(range(1, len(rows) + 1))
     assert all(float(row["train_loss"]) > 0 for row in rows)
     assert float(rows[-1]["full_valid_loss"]) > 0
+
+
+def test_a_finished_job_leaves_its_report_and_curves_and_none_of_its_rows(
+    client: OpenAI, server: Server, job: FineTuningJob
+) -> None:
+    folder = server.data / "runs" / job.id
+    wait_for(lambda: not any((folder / name).exists() for name in ("training.jsonl", "checkpoints", "tokenizer")))
+    told = (folder / "report.md").read_text()
+    assert f"# {client.fine_tuning.jobs.retrieve(job.id).fine_tuned_model}" in told
+    assert "The run is done: " in told
+    assert hashlib.sha256(client.files.content(job.training_file).content).hexdigest() in told
+    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert [file for file in (folder / "tensorboard").iterdir() if file.stat().st_size]
+    kept = [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
+    assert not [text for text in kept if b"Answer with the colour" in text or b"thing 1" in text]
 
 
 def test_models_list_the_base_the_student_and_the_teacher(

@@ -33,7 +33,6 @@ TEACHERS = {
     "other": {"price": {"input": 0.15, "output": 0.6}},
 }
 CHATS, SAID = 24, 4
-COMMON = ("n_epochs", "batch_size", "learning_rate_multiplier")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +205,7 @@ def test_auto_is_what_a_quote_measures(world: World) -> None:
         body = {"model": "scratch-small", "training_file": file}
         quoted = sdk.post("/stillroom/quotes", body=body, cast_to=dict[str, Any])
     by_file = world.get(f"hyperparameters?model=scratch-small&training_file={file}")
-    assert by_file["values"] == {name: quoted[name] for name in COMMON}
+    assert by_file["values"] == {name: quoted[name] for name in by_file["values"]}
     assert by_file["total_steps"] == quoted["steps"]
     by_count = world.get(f"hyperparameters?model=scratch-small&examples={by_file['examples']}")
     assert by_count == by_file
@@ -218,8 +217,9 @@ def test_a_fine_tune_of_ours_is_trained_on_as_it_began(world: World) -> None:
     of_base, of_tuned = (
         world.get(f"hyperparameters?model={quote(model)}&examples=1000") for model in ("scratch-small", world.name)
     )
-    assert of_tuned == {**of_base, "model": world.name}
-    assert of_tuned["training"] == "full"
+    why = {**of_base["why"], "training": "full: the model goes on as it began."}
+    assert of_tuned == {**of_base, "model": world.name, "why": why}
+    assert of_tuned["training"] == of_tuned["values"]["training"] == "full"
 
 
 # --- deployments ----------------------------------------------------------------------------------------

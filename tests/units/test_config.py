@@ -56,6 +56,11 @@ def test_nested_fields_have_environment_variables(monkeypatch: pytest.MonkeyPatc
         (TEACHER + "price = { cached_input = nan }\n", "`cached_input` is nan"),
         (TEACHER + "price = { input = inf }\n", "`input` is inf"),
         ('[students."scratch-small"]\nprice = { training = 1e300 }\n', "`training` is 1e+300"),
+        ('[students."scratch-small"]\nprecision = "float16"\n', "Allowed are: auto, float32, bfloat16."),
+        ('[students."scratch-small"]\nquantization = "8bit"\n', "Allowed are: none, 4bit."),
+        ("[training]\nmemory_gb = -1\n", "memory_gb"),
+        ("[training]\nmemory_gb = inf\n", "memory_gb"),
+        ("[training]\nmemory_gb = nan\n", "memory_gb"),
     ],
 )
 def test_a_wrong_setting_is_named(text: str, told: str) -> None:
@@ -79,6 +84,11 @@ def test_an_unknown_variable_is_warned_of(monkeypatch: pytest.MonkeyPatch, caplo
     monkeypatch.setenv("STILLROOM_PROT", "1")
     config.load()
     assert "STILLROOM_PROT sets nothing" in caplog.text
+
+
+def test_settings_of_the_built_in_student_that_change_nothing_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    config.load(written('[students."scratch-small"]\nprecision = "bfloat16"\n'))
+    assert "precision and quantization have no effect" in caplog.text
 
 
 def test_a_secret_is_read_from_where_it_is_said_to_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -92,7 +92,8 @@ def _headers(error: StillroomError, status: int) -> dict[str, str]:
         refused_key = error.details["status"] in KEYS_ARE_OURS
         later = {"retry-after": RETRY_AFTER_SECONDS} if status == 429 else {}
         return {**later, **error.details["headers"], **(NEVER_RETRY if refused_key else {})}
-    if status in (409, 501, 507) or isinstance(error, errors.BudgetSpent) or type(error) is StillroomError:
+    is_lasting = isinstance(error, errors.BudgetSpent | errors.StudentDiffers) or type(error) is StillroomError
+    if status in (409, 501, 507) or is_lasting:
         return NEVER_RETRY
     return {"retry-after": RETRY_AFTER_SECONDS} if status in (429, 503) else {}
 

@@ -91,7 +91,7 @@ def shown(call: Call, job: Job) -> dict[str, Any]:
         "trained_tokens": job.trained_tokens,
         "error": job.error,
         "seed": job.seed,
-        "integrations": [],
+        "integrations": msgspec.to_builtins(job.integrations),
         "metadata": job.metadata,
     }
     return {**body, "user_provided_suffix": job.suffix} if azure or job.suffix else body

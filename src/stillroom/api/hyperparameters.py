@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from stillroom import fine_tuning
 from stillroom.api.wire import Call, Reply, whole_number
 from stillroom.errors import InvalidRequest
-from stillroom.student.hyperparameters import Hyperparameters, Training, reasons, resolve
-from stillroom.student.manifest import training_on
-from stillroom.worker.fine_tune import base_reference
+from stillroom.student.hyperparameters import method_of, reasons, resolve
 
 MOST_EXAMPLES = 100_000_000
+TARGETS, LORA_DEFAULT = "lora_targets", "all-linear"
 
 
 def resolved(call: Call) -> Reply:
     """What "auto" resolves to for a `model` and a `training_file` (or so many `examples`), and why; what is
-    asked for besides (`n_epochs`, `batch_size`, `learning_rate_multiplier`) is taken into account."""
+    asked for besides (`n_epochs`, `batch_size`, `learning_rate_multiplier`, `training`, `lora_rank`, `lora_alpha`,
+    `lora_targets`, `long_rows`) is taken into account."""
     model = call.query.get("model")
     if not model:
         raise InvalidRequest("Missing required parameter: 'model'.", param="model", code="missing_required_parameter")
     asked = fine_tuning.hyperparameters_of({"hyperparameters": _asked(call)})
     base, examples = _examples(call, model)
-    training = _training(call, model, base)
-    wanted = Hyperparameters.from_json(msgspec.to_builtins(asked))
-    numbers = resolve(wanted, num_examples=examples, training=training)
-    names = fine_tuning.Hyperparameters.__struct_fields__
+    wanted = fine_tuning.wanted_of(asked)
+    method = method_of(wanted, call.platform.fine_tuning.origin_of(call.project, model, base))
+    numbers = resolve(wanted, num_examples=examples, method=method)
     body = {
         "object": "stillroom.hyperparameters",
         "model": model,
         "examples": examples,
-        "training": training.value,
-        "values": {name: getattr(numbers, name) for name in names},
-        "why": reasons(wanted, numbers, num_examples=examples, training=training),
+        "training": method.training.value,
+        "values": numbers.shown(),
+        "why": reasons(wanted, numbers, num_examples=examples, method=method),
         "total_steps": numbers.total_steps,
     }
     return Reply(body=body)
@@ -55,15 +51,12 @@ def _examples(call: Call, model: str) -> tuple[str, int]:
     return base, call.platform.files.get(call.project, file_id).examples or 0
 
 
-def _training(call: Call, model: str, base: str) -> Training:
-    path = base_reference(call.platform, call.project, model, base)["path"]
-    return training_on(Path(path).expanduser() if path else None)
-
-
 def _asked(call: Call) -> dict[str, Any]:
     """What the query asks for besides "auto", as the numbers that a job's body would have."""
     names = fine_tuning.Hyperparameters.__struct_fields__
-    return {name: _number(call.query[name]) for name in names if name in call.query}
+    asked = {name: _number(call.query[name]) for name in names if name in call.query}
+    targets = call.query.get(TARGETS, LORA_DEFAULT)
+    return asked if targets in ("auto", LORA_DEFAULT) else {**asked, TARGETS: targets.split(",")}
 
 
 def _number(text: str) -> Any:

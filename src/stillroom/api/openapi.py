@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from stillroom import __version__
-from stillroom.api import bulk_actions, comparisons, costs, extensions, quotes, routes, sign_in
+from stillroom import __version__, fine_tuning
+from stillroom.api import bulk_actions, comparisons, costs, exports, extensions, quotes, routes, sign_in
 from stillroom.api.routes import Route
 from stillroom.api.wire import Call, Reply
 
@@ -27,6 +27,7 @@ BODIES: dict[str, type[Any]] = {
     "stillroom/completions/bulk": bulk_actions.BulkRequest,
     "stillroom/completions/export": bulk_actions.ExportRequest,
     "stillroom/keys": extensions.KeyRequest,
+    "stillroom/models/{model}/exports": exports.ExportOrder,
     "stillroom/quotes": quotes.QuoteRequest,
     "stillroom/sessions": sign_in.SignInRequest,
     "stillroom/budget": costs.BudgetRequest,
@@ -36,7 +37,8 @@ PARAMETER = re.compile(r"\{(\w+)\}")
 
 def document() -> dict[str, Any]:
     """The OpenAPI 3.1 document of every operation."""
-    _, schemas = msgspec.json.schema_components(BODIES.values(), ref_template="#/components/schemas/{name}")
+    described = [*BODIES.values(), fine_tuning.Hyperparameters]
+    _, schemas = msgspec.json.schema_components(described, ref_template="#/components/schemas/{name}")
     paths: dict[str, Any] = {}
     for prefix, table, whose in groups():
         for route in table:

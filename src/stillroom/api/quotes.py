@@ -23,6 +23,7 @@ from stillroom.worker.measure import measure
 
 NO_TEACHER = "No break-even: name the teacher or deployment that the student is to replace in 'replaces'."
 OF_AN_ORDER = ("method", "hyperparameters")
+AS_OF_A_JOB = {"$ref": "#/components/schemas/Hyperparameters"}
 
 
 class QuoteRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,7 +35,7 @@ class QuoteRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     selection: SelectionRequest | None = None
     validation_file: str | None = None
     method: dict[str, Any] | None = None
-    hyperparameters: dict[str, Any] | None = None
+    hyperparameters: Annotated[dict[str, Any], msgspec.Meta(extra_json_schema=AS_OF_A_JOB)] | None = None
     replaces: Annotated[str, msgspec.Meta(min_length=1)] | None = None
 
 

@@ -176,6 +176,7 @@ async def _running(platform: Platform) -> AsyncIterator[None]:
         await asyncio.gather(*beside, return_exceptions=True)
         await platform.gateway.close()
         await platform.deployments.close()
+        await platform.exports.close()
         await platform.hosting.close()
         await platform.models.close()
 

@@ -11,7 +11,7 @@ import typer
 
 from stillroom import __version__, demo
 from stillroom import config as configuration
-from stillroom.cli import browser, client, completions, costs, distilling, evaluating, keys, serving
+from stillroom.cli import browser, client, completions, costs, distilling, evaluating, exporting, keys, serving
 from stillroom.cli.options import Data
 from stillroom.cli.output import note, say
 from stillroom.config import Settings
@@ -30,6 +30,7 @@ app = typer.Typer(
 app.add_typer(keys.app, name="keys")
 app.add_typer(completions.app, name="completions")
 app.add_typer(distilling.jobs, name="jobs")
+distilling.models.command()(exporting.export)
 app.add_typer(distilling.models, name="models")
 app.add_typer(serving.deployments, name="deployments")
 app.command()(distilling.distill)

@@ -14,6 +14,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     ColumnElement,
+    Connection,
     ForeignKey,
     Index,
     Integer,
@@ -89,6 +90,14 @@ class File:
     selection: dict[str, Any] | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class PreparedFile:
+    """A file whose bytes are stored and that nobody has yet."""
+
+    id: str
+    row: Mapping[str, Any]
+
+
 class Files:
     """Every project's files. All methods block; none is for the event loop."""
 
@@ -109,10 +118,35 @@ class Files:
     ) -> File:
         """Stores the pieces joined. A training file is read line by line: what is wrong with it is
         in the status, so that the upload itself succeeds as it does elsewhere."""
+        file_id = ids.random_id("file-")
+        prepared = self.prepare(
+            file_id,
+            project,
+            filename,
+            purpose,
+            pieces,
+            expires_after_seconds=expires_after_seconds,
+            selection=selection,
+        )
+        self._writer.write(lambda c: self.add(c, prepared))
+        return self.get(project, file_id)
+
+    def prepare(
+        self,
+        file_id: str,
+        project: int,
+        filename: str,
+        purpose: str,
+        pieces: Iterable[bytes],
+        *,
+        expires_after_seconds: int | None = None,
+        selection: Mapping[str, Any] | None = None,
+    ) -> PreparedFile:
+        """As `create`, but for that the project has no such file before `add`, which belongs into a transaction.
+        What was prepared under the same id and never added is replaced."""
         if purpose not in (*PURPOSES, RESULTS):
             raise InvalidRequest(f"{purpose!r} is not one of {list(PURPOSES)!r} - 'purpose'", param="purpose")
         _check_name(filename)
-        file_id = ids.random_id("file-")
         size = self._blobs.write(_blob(file_id), pieces)
         created_at = int(time.time())
         row = {
@@ -126,8 +160,11 @@ class Files:
             **_examine(self._blobs.path(_blob(file_id)), purpose),
             "selection": msgspec.json.encode(selection).decode() if selection is not None else None,
         }
-        self._writer.write(lambda c: c.execute(insert(files).values(**row)))
-        return self.get(project, file_id)
+        return PreparedFile(id=file_id, row=row)
+
+    def add(self, connection: Connection, prepared: PreparedFile) -> None:
+        """The project has the file from now on."""
+        connection.execute(insert(files).values(**prepared.row))
 
     def get(self, project: int, file_id: str) -> File:
         """Raises NotFound when the project has no such file."""

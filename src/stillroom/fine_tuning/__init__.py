@@ -1,6 +1,6 @@
 """Fine-tuning jobs: asked for (`order`), owned (`owner`), recorded by whoever runs them (`record`)."""
 
-from stillroom.fine_tuning.order import Hyperparameters, Order, hyperparameters_of, parse_order
+from stillroom.fine_tuning.order import Hyperparameters, Order, hyperparameters_of, parse_order, wanted_of
 from stillroom.fine_tuning.owner import FineTuning
 from stillroom.fine_tuning.progress import Figures, Progress
 from stillroom.fine_tuning.record import (
@@ -36,4 +36,5 @@ __all__ = [
     "record_start",
     "record_steps",
     "set_aside",
+    "wanted_of",
 ]

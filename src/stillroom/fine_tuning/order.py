@@ -11,16 +11,21 @@ from typing import Any, Literal
 import msgspec
 
 from stillroom.chat import check_metadata
-from stillroom.errors import InvalidRequest
+from stillroom.errors import InvalidRequest, shortened
+from stillroom.fine_tuning.integrations import Integration, parse_integrations
+from stillroom.student import hyperparameters as student
 
 SUFFIX = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MAX_SEED = 2**31 - 1
 AUTO = ("auto", -1, None)  # Azure's documents spell "auto" as -1
+MODULE = re.compile(r"[A-Za-z0-9_.]{1,128}")
+MOST_TARGETS = 64
 KNOWN_METHODS = ("supervised", "dpo", "reinforcement")
 
 
 class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
-    """What a caller may choose; "auto" until the job has started, then the number that was chosen."""
+    """What a caller may choose; "auto" until the job has started, then the number that was chosen. What OpenAI
+    does not have is left out until the job has started, unless it was asked for."""
 
     n_epochs: int | Literal["auto"] = "auto"
     """Passes over the training file, 1 to 50."""
@@ -28,6 +33,18 @@ class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
     """Examples in one optimizer step, 1 to 256."""
     learning_rate_multiplier: float | Literal["auto"] = "auto"
     """Times the base model's own learning rate; above 0."""
+    training: Literal["lora", "full"] | msgspec.UnsetType = msgspec.UNSET
+    """Which weights move: an adapter's beside the base's, or all. Default: an adapter where the base has weights to
+    put one on; a fine-tuned model goes on as it began."""
+    lora_rank: int | msgspec.UnsetType = msgspec.UNSET
+    """The adapter's rank, 1 to 1024. Default: 16."""
+    lora_alpha: int | msgspec.UnsetType = msgspec.UNSET
+    """The adapter counts alpha / rank times, 1 to 4096. Default: twice the rank."""
+    lora_targets: Literal["all-linear"] | tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    """The linear modules that get one, by name, such as `["q_proj", "v_proj"]`. Default: all but the output head."""
+    long_rows: Literal["fail", "truncate"] | msgspec.UnsetType = msgspec.UNSET
+    """What becomes of a row with more tokens than the model reads: the job fails and names it, or cuts the row at its
+    end and warns. Default: "fail"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +58,7 @@ class Order:
     suffix: str | None
     seed: int
     metadata: dict[str, str] | None
+    integrations: tuple[Integration, ...]
     warnings: tuple[str, ...]
 
 
@@ -55,8 +73,6 @@ def parse_order(body: Mapping[str, Any]) -> Order:
             raise InvalidRequest(
                 f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter"
             )
-    if body.get("integrations"):
-        raise InvalidRequest("Integrations are not supported; leave 'integrations' out.", param="integrations")
     check_metadata(body.get("metadata"))
     warnings = ("trainingType has no effect: jobs run on this machine.",) if body.get("trainingType") else ()
     return Order(
@@ -67,6 +83,7 @@ def parse_order(body: Mapping[str, Any]) -> Order:
         suffix=_suffix(body.get("suffix")),
         seed=_seed(body.get("seed")),
         metadata=body.get("metadata"),
+        integrations=parse_integrations(body.get("integrations")),
         warnings=warnings,
     )
 
@@ -107,6 +124,11 @@ def hyperparameters_of(body: Mapping[str, Any]) -> Hyperparameters:
         n_epochs=_whole(given, "n_epochs", 50),
         batch_size=_whole(given, "batch_size", 256),
         learning_rate_multiplier=_multiplier(given.get("learning_rate_multiplier")),
+        training=_choice(given, "training", ("lora", "full")),
+        lora_rank=_optional_whole(given, "lora_rank", 1024),
+        lora_alpha=_optional_whole(given, "lora_alpha", 4096),
+        lora_targets=_targets(given.get("lora_targets")),
+        long_rows=_choice(given, "long_rows", ("fail", "truncate")),
     )
 
 
@@ -131,6 +153,43 @@ def _multiplier(value: Any) -> float | Literal["auto"]:
             param="hyperparameters.learning_rate_multiplier",
         )
     return float(value)
+
+
+def wanted_of(asked: Hyperparameters) -> student.Hyperparameters:
+    """The same for the trainer's rules."""
+    return student.Hyperparameters.from_json(msgspec.to_builtins(asked))
+
+
+def _optional_whole(given: Mapping[str, Any], name: str, most: int) -> int | msgspec.UnsetType:
+    value = _whole(given, name, most)
+    return msgspec.UNSET if value == "auto" else value
+
+
+def _choice(given: Mapping[str, Any], name: str, choices: tuple[str, ...]) -> Any:
+    value = given.get(name)
+    if value in AUTO:
+        return msgspec.UNSET
+    if value not in choices:
+        raise InvalidRequest(
+            f"Invalid '{name}': {shortened(repr(value))}. Expected one of {', '.join(choices)}.",
+            param=f"hyperparameters.{name}",
+        )
+    return value
+
+
+def _targets(value: Any) -> Literal["all-linear"] | tuple[str, ...] | msgspec.UnsetType:
+    if value in AUTO:
+        return msgspec.UNSET
+    if value == "all-linear":
+        return "all-linear"
+    are_names = isinstance(value, list) and all(isinstance(each, str) and MODULE.fullmatch(each) for each in value)
+    if not are_names or not 0 < len(value) <= MOST_TARGETS:
+        raise InvalidRequest(
+            f"Invalid 'lora_targets': {shortened(repr(value))}. Expected \"all-linear\" or a list of 1 to {MOST_TARGETS} module names, "
+            'such as ["q_proj", "v_proj"].',
+            param="hyperparameters.lora_targets",
+        )
+    return tuple(value)
 
 
 def _suffix(value: Any) -> str | None:

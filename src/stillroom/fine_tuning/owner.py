@@ -5,18 +5,28 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Table, insert, select
 
 from stillroom import catalog, ids, jobs
 from stillroom.billing import Budgets
-from stillroom.config import SCRATCH, Settings
+from stillroom.config import SCRATCH, Settings, Student
 from stillroom.datasets.files import File, Files
 from stillroom.datasets.files import Status as FileStatus
 from stillroom.datasets.selection import MINIMUM
-from stillroom.errors import Conflict, InvalidRequest, InvalidTrainingFile, NotFound, StillroomError, shortened
-from stillroom.fine_tuning.order import Order
+from stillroom.errors import (
+    Conflict,
+    InvalidRequest,
+    InvalidTrainingFile,
+    NotFound,
+    StillroomError,
+    TrainingFailed,
+    shortened,
+)
+from stillroom.fine_tuning.integrations import refuse_impossible
+from stillroom.fine_tuning.order import Order, wanted_of
 from stillroom.fine_tuning.progress import Curve, Progress, curve_of, progress_of
 from stillroom.fine_tuning.table import (
     KIND,
@@ -36,18 +46,24 @@ from stillroom.fine_tuning.table import (
     set_job,
 )
 from stillroom.jobs import State
+from stillroom.store.blobs import Blobs
 from stillroom.store.database import Database
 from stillroom.store.tables import as_json
 from stillroom.store.writer import Writer
+from stillroom.student.hyperparameters import Origin, Training, method_of
+from stillroom.student.manifest import origin_of
 
 
 class FineTuning:
     """The jobs of all projects. All methods block; none is for the event loop."""
 
-    def __init__(self, settings: Settings, database: Database, writer: Writer, files: Files, budgets: Budgets) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, writer: Writer, blobs: Blobs, files: Files, budgets: Budgets
+    ) -> None:
         self._settings = settings
         self._database = database
         self._writer = writer
+        self._blobs = blobs
         self._files = files
         self._budgets = budgets
 
@@ -55,6 +71,8 @@ class FineTuning:
         """Accepts the job; its files are validated next, by whoever runs jobs. Raises BudgetSpent."""
         self._budgets.refuse_if_spent(project)
         base = self.base_of(project, order.model)
+        self._check_method(project, order, base)
+        refuse_impossible(order.integrations, self._settings.training)
         training = self._check_file(project, order.training_file, "training_file")
         if order.validation_file:
             self._check_file(project, order.validation_file, "validation_file")
@@ -72,6 +90,7 @@ class FineTuning:
             "validation_file": order.validation_file,
             "hyperparameters": as_json(order.hyperparameters),
             "metadata": as_json(order.metadata) if order.metadata is not None else None,
+            "integrations": as_json(order.integrations) if order.integrations else None,
             "result_files": "[]",
             "selection": as_json(training.selection) if training.selection else None,
         }
@@ -91,6 +110,8 @@ class FineTuning:
         """The base of an order that a job could be made of and would pass its validation. Raises what
         either of them says."""
         base = self.base_of(project, order.model)
+        self._check_method(project, order, base)
+        refuse_impossible(order.integrations, self._settings.training)
         for file_id, param in ((order.training_file, "training_file"), (order.validation_file, "validation_file")):
             if file_id:
                 self._check_file(project, file_id, param)
@@ -220,6 +241,36 @@ class FineTuning:
             param="model",
             code="model_not_found",
         )
+
+    def base_reference(self, project: int, model: str, base: str) -> dict[str, Any]:
+        """What a training process opens for `model`, which is `base` or descends from it: see `student/run.py`."""
+        with self._database.read() as connection:
+            tuned = catalog.find_model(connection, project, model)
+        if tuned is not None:
+            return {"name": tuned.base, "path": str(self._blobs.path(tuned.blob)), "revision": None}
+        student = self._settings.students.get(base, Student())
+        if student.path:
+            numbers = {"precision": student.precision, "quantization": student.quantization}
+            return {"name": model, "path": student.path, "revision": student.revision or None, **numbers}
+        if model != SCRATCH:
+            raise TrainingFailed(f"The model '{model}' is gone; it was the base of this job.", param="model")
+        return {"name": SCRATCH, "path": None, "revision": None}
+
+    def origin_of(self, project: int, model: str, base: str) -> Origin:
+        """What a job on the model would start from, as far as it decides what the job may choose."""
+        path = self.base_reference(project, model, base)["path"]
+        return origin_of(Path(path).expanduser() if path else None)
+
+    def _check_method(self, project: int, order: Order, base: str) -> None:
+        """Raises InvalidRequest when the order asks for a way of training that its model cannot have."""
+        method = method_of(wanted_of(order.hyperparameters), self.origin_of(project, order.model, base))
+        student = self._settings.students.get(base, Student())
+        if order.model == base and method.training is Training.FULL and student.quantization != "none":
+            raise InvalidRequest(
+                f"'training' is 'full', but {base} is opened in 4 bits here, which cannot be trained. Leave 'training' "
+                "out, or have `quantization` removed from its settings.",
+                param="hyperparameters.training",
+            )
 
     def _check_file(self, project: int, file_id: str, param: str) -> File:
         try:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, func, insert, select
 
 from stillroom import billing, catalog, ids, jobs
 from stillroom.config import Price
@@ -76,12 +76,21 @@ def record_checkpoint(
     names = {"openai_name": f"{job.openai_name}:ckpt-step-{step}", "azure_name": f"{job.azure_name}:ckpt-step-{step}"}
     if catalog.find_model(connection, job.project, names["openai_name"]) is not None:
         return []  # recorded before an interruption
+    if step <= _last_checkpoint(connection, job.id):
+        return [blob]  # recorded then, too, and dropped since
     catalog.add_model(connection, project=job.project, **names, base=job.base, job=job.id, step=step, blob=blob)
     row = {"id": ids.random_id("ftckpt_"), "job": job.id, "created_at": int(time.time()), "step": step, **names}
     connection.execute(insert(fine_tuning_checkpoints).values(**row, metrics=as_json(metrics)))
     add_event(connection, job.id, f"Checkpoint created at step {step}")
     jobs.forget_crashes(connection, claim)
     return _drop_old_checkpoints(connection, job)
+
+
+def _last_checkpoint(connection: Connection, job_id: str) -> int:
+    """The step of the newest checkpoint; 0 before the first."""
+    step = fine_tuning_checkpoints.c.step
+    query = select(func.max(step)).where(fine_tuning_checkpoints.c.job == job_id)
+    return connection.execute(query).scalar() or 0
 
 
 def _drop_old_checkpoints(connection: Connection, job: Job) -> list[str]:

@@ -30,6 +30,7 @@ from sqlalchemy import (
 
 from stillroom import ids, jobs
 from stillroom.errors import NotFound, StillroomError, shortened
+from stillroom.fine_tuning.integrations import Integration
 from stillroom.fine_tuning.order import Hyperparameters
 from stillroom.jobs import State
 from stillroom.store.tables import RowId, as_json, metadata, parsed
@@ -56,6 +57,7 @@ fine_tuning_jobs = Table(
     Column("validation_file", String(64)),
     Column("hyperparameters", Text, nullable=False),
     Column("metadata", Text),
+    Column("integrations", Text),
     Column("result_files", Text, nullable=False),
     Column("trained_tokens", BigInteger),
     # What its training process has run for so far; and the sum of the rows it ran on, to find its quote by.
@@ -117,6 +119,7 @@ class Job:
     validation_file: str | None
     hyperparameters: Hyperparameters
     metadata: dict[str, str] | None
+    integrations: tuple[Integration, ...]
     result_files: list[str]
     trained_tokens: int | None
     running_milliseconds: int | None
@@ -193,6 +196,7 @@ def job_of(row: Row[Any]) -> Job:
     for name in ("metadata", "error", "result_files", "selection"):
         values[name] = parsed(values[name])
     values["hyperparameters"] = msgspec.json.decode(values["hyperparameters"], type=Hyperparameters)
+    values["integrations"] = msgspec.json.decode(values["integrations"] or "[]", type=tuple[Integration, ...])
     values["state"] = State(values["state"])
     return Job(**values)
 

@@ -26,7 +26,7 @@ from stillroom import billing, catalog
 from stillroom.catalog import Model
 from stillroom.clock import Clock
 from stillroom.config import GatewaySettings, Price, ServingSettings, Student
-from stillroom.errors import MissingExtra, StillroomError, StoreUnavailable, StudentUnavailable
+from stillroom.errors import MissingExtra, StillroomError, StoreUnavailable, StudentDiffers, StudentUnavailable
 from stillroom.store.writer import Writer
 from stillroom.teachers.http import HttpAnswer, StudentUpstream, open_session
 
@@ -57,7 +57,8 @@ class Weights:
 
 def base_weights(project: int, name: str, student: Student) -> Weights:
     """A configured base model as it is. Its hours are counted to the project that had it loaded."""
-    source = {"base": {"name": name, "path": student.path, "revision": student.revision or None}}
+    base = {"name": name, "path": student.path, "revision": student.revision or None, "precision": student.precision}
+    source = {"base": base}
     return Weights(project=project, names=(name,), job=None, source=source)
 
 
@@ -161,10 +162,10 @@ class Hosting:
             await self._stop()
             await self._start()
         if weights.name not in self._loaded:
-            await self._post("/attach", {"name": weights.name, **weights.source})
+            attached = await self._post("/attach", {"name": weights.name, **weights.source})
             now = self._clock.monotonic()
             self._loaded[weights.name] = Loaded(weights=weights, price=price, counted_until=now, last_used=now)
-            log.info("student %s loaded", weights.name)
+            _log_loaded(weights, attached)
         return self._loaded[weights.name]
 
     async def _unload(self, name: str) -> None:
@@ -215,7 +216,7 @@ class Hosting:
             self._folder.cleanup()
         self._process = self._session = self._folder = None
 
-    async def _post(self, path: str, body: dict[str, Any]) -> None:
+    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         assert self._session is not None
         try:
             async with asyncio.timeout(self._settings.start_seconds):
@@ -226,7 +227,10 @@ class Hosting:
             raise StudentUnavailable(f"The students' process failed at {path}; it is started again.") from error
         if response.status >= 400:
             problem = msgspec.json.decode(answer)["error"]
+            if problem.get("code") == StudentDiffers.code:
+                raise StudentDiffers(problem["message"])
             raise StillroomError(problem["message"], code=problem.get("code") or "student_unavailable")
+        return dict(msgspec.json.decode(answer))
 
     def _count_hours(self) -> None:
         for loaded in self._loaded.values():
@@ -242,6 +246,24 @@ class Hosting:
             )
             self._writer.submit(partial(record_hours, weights=loaded.weights, entry=entry, price=loaded.price))
             loaded.counted_until += seconds  # after, so that a refused span is counted the next time
+
+
+def _log_loaded(weights: Weights, attached: dict[str, Any]) -> None:
+    if weights.job is None:
+        log.info("student %s loaded", weights.name)
+    elif attached["tokens"] is None:
+        log.warning(
+            "student %s loaded without proof that it behaves as it was trained: its files, made by an older version, "
+            "do not tell what it said then",
+            weights.name,
+        )
+    else:
+        log.info(
+            "student %s loaded; %s tokens compared with what it said when it was trained, in %.2f seconds",
+            weights.name,
+            attached["tokens"],
+            attached["seconds"],
+        )
 
 
 def record_hours(connection: Connection, *, weights: Weights, entry: billing.Entry, price: Price) -> None:

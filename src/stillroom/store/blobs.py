@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 import threading
 from collections.abc import Iterable
@@ -59,21 +60,28 @@ class Blobs:
         return size
 
     def write_folder(self, name: str, source: Path) -> Path:
-        """Stores a copy of a folder of files; gives where it lies."""
+        """Stores a copy of a folder of files; gives where it lies. Raises FileNotFoundError when it goes meanwhile."""
         target = self._place(name)
         if target.exists():
             return target
-        draft = target.with_name(f".{target.name}.{os.getpid()}")
-        shutil.rmtree(draft, ignore_errors=True)
+        # A name of its own: a worker that was taken for dead may be storing the same.
+        draft = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
         draft.mkdir(parents=True)
-        for file in sorted(path for path in source.rglob("*") if path.is_file()):
-            copy = draft / file.relative_to(source)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            with file.open("rb") as content:
-                _write_through(copy, iter(lambda content=content: content.read(1 << 20), b""))  # type: ignore[misc]
-        draft.rename(target)
+        try:
+            _copy_through(source, draft)
+            draft.rename(target)
+        except OSError:
+            shutil.rmtree(draft, ignore_errors=True)
+            if not target.exists():
+                raise
         _sync_folder(target.parent)
         return target
+
+    def clear_drafts(self, name: str) -> None:
+        """Removes what was left unfinished of folders whose names begin so, by processes that were killed."""
+        place = self._place(name)
+        for draft in place.parent.glob(f".{place.name}*"):
+            shutil.rmtree(draft, ignore_errors=True)
 
     def delete(self, name: str) -> None:
         """Removes the blob, file or folder; does nothing when it is gone."""
@@ -97,6 +105,17 @@ def _write_through(path: Path, pieces: Iterable[bytes]) -> int:
         file.flush()
         os.fsync(file.fileno())
     return size
+
+
+def _copy_through(source: Path, target: Path) -> None:
+    files = sorted(path for path in source.rglob("*") if path.is_file())
+    if not files:
+        raise FileNotFoundError(f"{source} holds no files.")
+    for file in files:
+        copy = target / file.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("rb") as content:
+            _write_through(copy, iter(lambda content=content: content.read(1 << 20), b""))  # type: ignore[misc]
 
 
 def _sync_folder(folder: Path) -> None:

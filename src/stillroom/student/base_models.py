@@ -10,6 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,15 +41,26 @@ from transformers import (
 )
 from transformers.cache_utils import DynamicLayer
 
-from stillroom.errors import BaseModelUnusable
-from stillroom.student.adapters import Lora, add_adapter, load_adapter, merged
+from stillroom.errors import BaseModelUnusable, InvalidRequest
+from stillroom.student.adapters import add_adapter, load_adapter, merged
 from stillroom.student.checkpoint import Artefact, BaseReference, is_artefact, read_artefact, write_folder
-from stillroom.student.hyperparameters import Training
+from stillroom.student.hyperparameters import BUILT_IN, Hyperparameters, Method, Origin, Training, method_of
+from stillroom.student.manifest import origin_of
+from stillroom.student.precision import (
+    best_device,
+    compute_dtype,
+    four_bits,
+    is_quantized,
+    keep_one_layout,
+    notes_on,
+    written_out,
+)
 from stillroom.student.template import CHATML, ChatTemplate
 from stillroom.student.tokenizer import train_tokenizer
 
 SCRATCH_SMALL = "scratch-small"
 SCRATCH_CONTEXT_TOKENS = 8192
+REMOVED_WINDOW = "stillroom_removed_window"
 
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -61,13 +73,26 @@ class Student:
 
     model: nn.Module
     template: ChatTemplate
-    training: Training
-    """Which weights a job on this student moves, and what its artefacts hold."""
+    method: Method
+    """How a job on this student trains it."""
     base: BaseReference
     """What a folder with an adapter needs beside it."""
     context_tokens: int
+    compute_dtype: torch.dtype = torch.float32
+    """What its products are computed in; trained weights are float32 whatever this is."""
     notes: tuple[str, ...] = ()
     """What its owner should be told."""
+
+    @property
+    def training(self) -> Training:
+        """Which weights a job moves, and what the student's artefacts hold."""
+        return self.method.training
+
+    def computing(self) -> AbstractContextManager[Any]:
+        """Around every forward pass in training: rounds for each product what is held more exactly."""
+        if self.training is Training.ADAPTER or self.compute_dtype is torch.float32:
+            return nullcontext()
+        return torch.autocast(next(self.model.parameters()).device.type, dtype=self.compute_dtype)
 
 
 def open_base(
@@ -75,28 +100,31 @@ def open_base(
     *,
     texts: Callable[[], Iterable[str]],
     tokenizer_folder: Path,
-    lora: Lora,
+    wanted: Hyperparameters,
     seed: int,
 ) -> Student:
     """A student ready for training. Weights that start at random are drawn from `seed`.
 
     The built-in model's tokenizer is made from `texts` and kept in `tokenizer_folder`, where a resumed run
-    finds it; nothing else uses either.
+    finds it; nothing else uses either. Raises InvalidRequest for a way of training that the base cannot have.
     """
     torch.manual_seed(seed)
     if reference.path is None:
-        return _open_scratch(reference, texts, tokenizer_folder)
+        return _open_scratch(reference, texts, tokenizer_folder, method_of(wanted, BUILT_IN))
     folder = _folder_of(reference)
+    method = method_of(wanted, origin_of(folder))
     if is_artefact(folder):
-        return _open_artefact(folder, trainable=True)
-    student = _open_folder(folder, reference)
+        return _open_artefact(folder, method, is_trained=True)
+    student = _open_folder(folder, reference, method, is_trained=True)
+    if method.lora is None:
+        return student
     assert isinstance(student.model, PreTrainedModel)
-    return replace(student, model=add_adapter(student.model, lora))
+    return replace(student, model=add_adapter(student.model, method.lora))
 
 
 def open_artefact(folder: Path) -> Student:
     """One of our fine-tunes ready for serving, its adapter merged."""
-    student = _open_artefact(folder, trainable=False)
+    student = _open_artefact(folder, method_of(Hyperparameters(), origin_of(folder)), is_trained=False)
     return student if student.training is Training.FULL else replace(student, model=merged(student.model))
 
 
@@ -105,11 +133,9 @@ def open_untuned(reference: BaseReference) -> Student:
     if reference.path is None:
         raise BaseModelUnusable(f"'{reference.name}' has no weights before a job has trained it.", param="model")
     folder = _folder_of(reference)
-    return open_artefact(folder) if is_artefact(folder) else _open_folder(folder, reference)
-
-
-def best_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if is_artefact(folder):
+        return open_artefact(folder)
+    return _open_folder(folder, reference, method_of(Hyperparameters(), Origin()), is_trained=False)
 
 
 def scratch_config(tokenizer: PreTrainedTokenizerBase) -> Qwen3Config:
@@ -133,7 +159,9 @@ def scratch_config(tokenizer: PreTrainedTokenizerBase) -> Qwen3Config:
     )
 
 
-def _open_scratch(reference: BaseReference, texts: Callable[[], Iterable[str]], tokenizer_folder: Path) -> Student:
+def _open_scratch(
+    reference: BaseReference, texts: Callable[[], Iterable[str]], tokenizer_folder: Path, method: Method
+) -> Student:
     if reference.name != SCRATCH_SMALL:
         raise BaseModelUnusable(
             f"'{reference.name}' has no path. Give a folder or hub id, or use '{SCRATCH_SMALL}'.",
@@ -148,36 +176,31 @@ def _open_scratch(reference: BaseReference, texts: Callable[[], Iterable[str]], 
     return Student(
         model=Qwen3ForCausalLM(scratch_config(tokenizer)).to(best_device()),
         template=ChatTemplate(tokenizer, end_ids=[tokenizer.eos_token_id], name=SCRATCH_SMALL),
-        training=Training.FULL,
+        method=method,
         base=reference,
         context_tokens=SCRATCH_CONTEXT_TOKENS,
     )
 
 
-def _open_artefact(folder: Path, *, trainable: bool) -> Student:
+def _open_artefact(folder: Path, method: Method, *, is_trained: bool) -> Student:
     """A fine-tune of ours, to serve or to go on from: it keeps kind, tokenizer and template."""
     artefact = read_artefact(folder)
     if artefact.training is Training.FULL:
-        return _open_full_artefact(folder, artefact)
-    base, template = _open_beside(folder, artefact)
-    assert isinstance(base.model, PreTrainedModel)
-    return replace(base, model=load_adapter(base.model, folder, trainable=trainable), template=template)
-
-
-def _open_full_artefact(folder: Path, artefact: Artefact) -> Student:
-    student = _open_folder(folder, artefact.base)
-    template = ChatTemplate(student.template.tokenizer, end_ids=artefact.end_ids, name=artefact.model_name)
-    return replace(student, training=Training.FULL, template=template)
-
-
-def _open_beside(folder: Path, artefact: Artefact) -> tuple[Student, ChatTemplate]:
-    """The base that an adapter folder names, and the adapter's own template."""
-    base = _open_folder(_folder_of(artefact.base), artefact.base)
+        return _open_full_artefact(folder, artefact, method, is_trained=is_trained)
+    base = _open_folder(_folder_of(artefact.base), artefact.base, method, is_trained=is_trained)
     template = ChatTemplate(_tokenizer_of(folder), end_ids=artefact.end_ids, name=artefact.model_name)
-    return base, template
+    assert isinstance(base.model, PreTrainedModel)
+    return replace(base, model=load_adapter(base.model, folder, trainable=is_trained), template=template)
 
 
-def _open_folder(folder: Path, reference: BaseReference) -> Student:
+def _open_full_artefact(folder: Path, artefact: Artefact, method: Method, *, is_trained: bool) -> Student:
+    student = _open_folder(folder, artefact.base, method, is_trained=is_trained)
+    template = ChatTemplate(student.template.tokenizer, end_ids=artefact.end_ids, name=artefact.model_name)
+    # Where it came from stays what its first job opened, not the folder it lies in now.
+    return replace(student, base=artefact.base, template=template)
+
+
+def _open_folder(folder: Path, reference: BaseReference, method: Method, *, is_trained: bool) -> Student:
     """A folder of safetensors as a student whose adapter is still to be added."""
     check_folder(folder)
     tokenizer = _tokenizer_of(folder)
@@ -187,7 +210,8 @@ def _open_folder(folder: Path, reference: BaseReference) -> Student:
         notes = (f"{reference.name} has no chat template; a plain ChatML one is used.",)
     config = _config_of(folder)
     window = _remove_window(config)
-    model = _model_of(folder, config)
+    computed = _compute_dtype(reference)
+    model = _weights_of(folder, config, reference, method, computed, is_trained=is_trained)
     context_tokens = min(_context_tokens(model, folder), window or sys.maxsize)
     template = ChatTemplate(tokenizer, end_ids=_end_ids(model, tokenizer, folder), name=reference.name)
     if not template.sanitizes:
@@ -201,13 +225,44 @@ def _open_folder(folder: Path, reference: BaseReference) -> Student:
             f"{reference.name} attends to windows; its context is limited to one, {context_tokens} tokens.",
         )
     return Student(
-        model=model.to(best_device()),
+        model=model,
         template=template,
-        training=Training.ADAPTER,
+        method=method,
         base=_pinned(reference, folder),
         context_tokens=context_tokens,
-        notes=notes,
+        compute_dtype=computed,
+        notes=(*notes, *notes_on(reference.precision, best_device())),
     )
+
+
+def _compute_dtype(reference: BaseReference) -> torch.dtype:
+    return torch.float32 if reference.path is None else compute_dtype(reference.precision, best_device())
+
+
+def _weights_of(
+    folder: Path,
+    config: PreTrainedConfig,
+    reference: BaseReference,
+    method: Method,
+    computed: torch.dtype,
+    *,
+    is_trained: bool,
+) -> PreTrainedModel:
+    """The model on its device, in the numbers that `precision` tells of."""
+    if is_quantized(reference.quantization):
+        if method.training is Training.FULL:
+            raise InvalidRequest(
+                f"'training' is \"full\", but {reference.name} is set to be opened in 4 bits, which cannot be trained. "
+                "Leave 'training' out, or remove `quantization` from the student's settings.",
+                param="hyperparameters.training",
+            )
+        model = _model_of(folder, config, computed, quantization_config=four_bits(computed))
+        keep_one_layout(model)
+        return model if is_trained else written_out(model, computed)
+    held = torch.float32 if is_trained and method.training is Training.FULL else computed
+    model = _model_of(folder, config, held)
+    model.to(best_device())
+    return model
 
 
 def check_folder(folder: Path) -> None:
@@ -284,19 +339,23 @@ def _config_of(folder: Path) -> PreTrainedConfig:
 def _remove_window(config: PreTrainedConfig) -> int | None:
     """Makes full attention of windows that all layers share; gives the window, within which both are the same.
 
-    None, and nothing done, where there is none or layers differ.
+    None, and nothing done, where there is none or layers differ. A model of which all weights are trained is saved
+    without its windows, and with the word that it had them.
     """
+    if isinstance(removed := getattr(config, REMOVED_WINDOW, None), int):
+        return removed
     window = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None) or []
     if not isinstance(window, int) or set(kinds) - {"sliding_attention"}:
         return None
     config.sliding_window = None
+    setattr(config, REMOVED_WINDOW, window)
     if kinds:
         config.layer_types = ["full_attention"] * len(kinds)
     return window
 
 
-def _model_of(folder: Path, config: PreTrainedConfig) -> PreTrainedModel:
+def _model_of(folder: Path, config: PreTrainedConfig, dtype: torch.dtype, **quantized: Any) -> PreTrainedModel:
     try:
         opened: Any = AutoModelForCausalLM.from_pretrained(
             str(folder),
@@ -305,8 +364,9 @@ def _model_of(folder: Path, config: PreTrainedConfig) -> PreTrainedModel:
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
-            # bfloat16 is many times slower than float32 on most CPUs, and steady only where it is native.
-            dtype=torch.bfloat16 if best_device().type == "cuda" else torch.float32,
+            dtype=dtype,
+            # Weights that are rounded are where they belong from the start; they cannot be moved afterwards.
+            **({"device_map": {"": best_device()}, **quantized} if quantized else {}),
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise BaseModelUnusable(

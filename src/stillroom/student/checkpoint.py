@@ -4,7 +4,7 @@ Both are folders that appear whole or not at all (temporary name, fsync, rename,
 of sha256 sums. Weights are safetensors, everything else JSON: nothing is ever unpickled.
 
     checkpoints/step-000375/   config.json, model.safetensors or adapter_model.safetensors, tokenizer,
-                               chat_template.jinja, stillroom.json
+                               chat_template.jinja, identity.json, stillroom.json
     resume/step-000375/        state.safetensors, state.json, manifest.json
 
 Knows models as things with tensors; does not know how they are trained.
@@ -12,9 +12,13 @@ Knows models as things with tensors; does not know how they are trained.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,28 +28,37 @@ from typing import Any
 import safetensors
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
-from stillroom.errors import BaseModelUnusable
+from stillroom.errors import BaseModelUnusable, DiskFull
 from stillroom.student.hyperparameters import Training
+from stillroom.student.identity import Identity, write_identity
 from stillroom.student.manifest import MANIFEST
+from stillroom.student.packing import Passes
 from stillroom.student.template import ChatTemplate
 
 FORMAT = 1
 CHECKPOINTS_KEPT = 3
 RESUME_STATES_KEPT = 2
+_STEP = re.compile(r"step-\d{6,}")
+_DRAFT = re.compile(r"\..+\.[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseReference:
-    """Where a base model comes from. No path: the built-in small model."""
+    """Where a base model comes from, and in which numbers it is opened. No path: the built-in small model."""
 
     name: str
     path: str | None
     revision: str | None
+    precision: str = "auto"
+    """"auto", "float32" or "bfloat16"; see `precision`."""
+    quantization: str = "none"
+    """"none" or "4bit", which an adapter then needs wherever it is opened."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,15 +74,25 @@ class Artefact:
     end_ids: list[int]
 
 
-def write_artefact(folder: Path, model: nn.Module, template: ChatTemplate, artefact: Artefact) -> None:
+def write_artefact(
+    folder: Path,
+    model: nn.Module,
+    template: ChatTemplate,
+    artefact: Artefact,
+    identity: Identity | None = None,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+) -> None:
     """A folder that `base_models.open_artefact` opens; an older one of the same name is replaced."""
 
     def write(to: Path) -> None:
         assert isinstance(model, PreTrainedModel | PeftModel)
-        model.save_pretrained(str(to))
+        model.save_pretrained(str(to), state_dict=weights)
         # peft leaves a model card full of blanks.
         (to / "README.md").unlink(missing_ok=True)
         template.tokenizer.save_pretrained(str(to))
+        if identity is not None:
+            write_identity(to, identity)
         sums = {path.name: _sha256(path) for path in sorted(to.iterdir())}
         _write_json(to / MANIFEST, {"format": FORMAT, **asdict(artefact), "sha256": sums})
 
@@ -105,12 +128,13 @@ def read_artefact(folder: Path) -> Artefact:
 def keep_last(folder: Path, count: int) -> None:
     """Of the step folders in `folder`, only the `count` newest stay."""
     for old in step_folders(folder)[:-count]:
-        shutil.rmtree(old)
+        _discard(old)
 
 
 def step_folders(folder: Path) -> list[Path]:
     """Complete step folders, oldest first."""
-    return sorted(folder.glob("step-*")) if folder.is_dir() else []
+    found = folder.iterdir() if folder.is_dir() else []
+    return sorted((each for each in found if _STEP.fullmatch(each.name)), key=lambda each: int(each.name[5:]))
 
 
 def step_folder(folder: Path, step: int) -> Path:
@@ -127,6 +151,8 @@ class Progress:
     """Of everything that decides the run's weights: a state of another run is never continued."""
     metrics: dict[str, Any]
     """The last step's figures, for the next checkpoint's report."""
+    passes: Passes
+    """How its steps are computed: what rounds as before gives the same weights."""
 
 
 def save_resume_state(folder: Path, model: nn.Module, optimizers: Sequence[Optimizer], progress: Progress) -> None:
@@ -155,7 +181,8 @@ def load_resume_state(
         _restore_model(model, tensors)
         _restore_optimizers(optimizers, tensors)
         torch.set_rng_state(tensors["rng"])
-        return Progress(**json.loads((state / "state.json").read_text(encoding="utf-8")))
+        values = json.loads((state / "state.json").read_text(encoding="utf-8"))
+        return Progress(**{**values, "passes": Passes(**values["passes"])})
     return None
 
 
@@ -205,23 +232,64 @@ def _restore_optimizers(optimizers: Sequence[Optimizer], tensors: Mapping[str, T
 
 
 def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Fills a folder under another name, so that `folder` is complete as soon as it exists."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    _remove(temporary)
-    temporary.mkdir()
-    write(temporary)
-    for path in temporary.iterdir():
-        _fsync(path)
-    _fsync(temporary)
-    _remove(folder)
-    temporary.rename(folder)
+    """Fills a folder under another name, so that `folder` is complete as soon as it exists.
+
+    Raises DiskFull, or OSError for other troubles; what was there before stays then.
+    """
+    draft = _draft_of(folder)
+    try:
+        draft.mkdir(parents=True)
+        write(draft)
+        for path in draft.iterdir():
+            _fsync(path)
+        _fsync(draft)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(draft, ignore_errors=True)  # a full disk needs the room
+        raise _trouble_with(folder, error) from error
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    _put_in_place(draft, folder)
     _fsync(folder.parent)
 
 
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
+def clear_drafts(folder: Path) -> None:
+    """Removes what processes that were killed left unfinished; for the beginning of a run."""
+    for draft in folder.glob(".*"):
+        if _DRAFT.fullmatch(draft.name):
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _draft_of(folder: Path) -> Path:
+    """A name of its own each time: a process that was taken for dead may be writing the same folder."""
+    return folder.with_name(f".{folder.name}.{secrets.token_hex(8)}")
+
+
+def _put_in_place(draft: Path, folder: Path) -> None:
+    while True:
+        try:
+            draft.rename(folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            _discard(folder)
+        else:
+            return
+
+
+def _discard(folder: Path) -> None:
+    """Out of sight first: a folder under its own name is whole, also when we are killed meanwhile."""
+    draft = _draft_of(folder)
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(draft)
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _trouble_with(folder: Path, error: Exception) -> Exception:
+    """safetensors tells of a full disk in its text only."""
+    if getattr(error, "errno", None) == errno.ENOSPC or f"(os error {errno.ENOSPC})" in str(error):
+        return DiskFull(f"The disk is full: {folder.name} was not written to {folder.parent}. Make room there.")
+    return OSError(f"{folder} was not written: {error}")
 
 
 def _fsync(path: Path) -> None:

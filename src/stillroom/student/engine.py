@@ -82,7 +82,7 @@ class Engine:
         self._thread.start()
 
     async def attach(self, name: str, folder: Path) -> None:
-        """Opens and verifies one of our model folders; a student of that name is replaced."""
+        """Opens one of our model folders; a student of that name is replaced. `proving` asks it first who it is."""
         self.attach_student(name, await asyncio.to_thread(open_artefact, folder))
 
     def attach_student(self, name: str, student: Student) -> None:

@@ -4,7 +4,8 @@ Speaks chat completions as a teacher does, on a unix socket:
 
     GET  /health                  200 when ready
     GET  /stats                   the engine's counters per student
-    POST /attach {name, path}     opens and verifies a folder that a fine-tuning job left
+    POST /attach {name, path}     opens a folder that a fine-tuning job left, once its student has proven to be
+                                  the one that was trained; {tokens (compared, or null), seconds}
     POST /attach {name, base}     opens a base model as it is: {name, path (folder or hub id), revision}
     POST /detach {name}
     POST /v1/chat/completions     `model` is an attached name
@@ -39,10 +40,11 @@ from stillroom.errors import (
     StillroomError,
     StudentUnavailable,
 )
-from stillroom.student.base_models import open_untuned
+from stillroom.student.base_models import open_artefact, open_untuned
 from stillroom.student.chat_request import ChatRequest, read_chat_request
 from stillroom.student.checkpoint import BaseReference
 from stillroom.student.engine import Engine, FinishReason, GenerateRequest, TokenEvent, describe_token
+from stillroom.student.proving import attach_proven
 from stillroom.student.template import TOOL_CALL_OPENS, parse_answer
 from stillroom.student.text_stream import Holdback
 
@@ -93,8 +95,10 @@ async def attach(request: web.Request) -> web.Response:
         request.app[ENGINE].attach_student(name, await asyncio.to_thread(open_untuned, reference))
         return web.json_response({"name": name, "path": reference.path})
     name, path = await _strings(request, "name", "path")
-    await request.app[ENGINE].attach(name, Path(path))
-    return web.json_response({"name": name, "path": path})
+    folder = Path(path)
+    proof = await attach_proven(request.app[ENGINE], name, await asyncio.to_thread(open_artefact, folder), folder)
+    compared = proof.agreement.tokens if proof.agreement else None
+    return web.json_response({"name": name, "path": path, "tokens": compared, "seconds": proof.seconds})
 
 
 async def detach(request: web.Request) -> web.Response:

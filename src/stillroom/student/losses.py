@@ -1,120 +1,154 @@
-"""Batch -> loss and accuracy, with logits only where there is a loss.
+"""Batch -> loss, and its gradient: logits only where there is a loss, and never more than a chunk of them.
 
 Knows causal language models of transformers (or peft around them); does not know what was masked or why.
 
-B batch, T tokens, P tokens of the prefix, D model width, V vocabulary, N trained tokens of a batch
+B rows, T tokens, D model width, V vocabulary, N targets of a batch, C of them in a chunk
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from inspect import signature
+from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
+from stillroom.student.attention import attending
+from stillroom.student.fsdp import is_sharded
 from stillroom.student.packing import Batch
 
-SHORTEST_SHARED = 16
-"""Tokens: below that a second pass through the layers costs more than it saves."""
+CHUNK_LOGITS = 2**22
+"""Logits computed at a time: 16 MB of float32, and as much again for each step from them to a gradient."""
+SMALLEST_CHUNK = 64
+"""Targets: with fewer, reading the head's weights costs more than multiplying by them."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Losses:
-    """`loss` keeps its graph; the counts are plain numbers."""
+class Sums:
+    """Over the trained tokens of some examples: a mean is for who knows them all."""
 
-    loss: Tensor
-    """Mean cross-entropy in nats per trained token. Scalar, float32."""
-    num_correct: int
-    num_targets: int
+    loss: float = 0.0
+    """Cross-entropy in nats."""
+    correct: float = 0.0
+    """Tokens whose likeliest prediction was right."""
+    tokens: float = 0.0
+    computed: int = 0
+    """All tokens that went through the model, padding included."""
 
-    @property
-    def accuracy(self) -> float:
-        return self.num_correct / max(1, self.num_targets)
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(
+            loss=self.loss + other.loss,
+            correct=self.correct + other.correct,
+            tokens=self.tokens + other.tokens,
+            computed=self.computed + other.computed,
+        )
 
 
-class TargetLogits:
-    """logits_NV of a model at a batch's targets.
+class Objective:
+    """Cross-entropy of a model's predictions at a batch's targets.
 
     The body runs once and the head only on the positions that are trained. Some architectures do more than
-    body and head (Gemma caps its logits, Granite scales them): a probe finds out, and those run whole.
-
-    Examples of one task begin with one system prompt. What all rows of a batch begin with is computed once;
-    the rest of each row attends to its keys and values, and gradients flow back through them, so that loss
-    and gradients are those of the rows computed whole, to rounding.
+    body and head (Gemma caps its logits, Granite scales them): a probe finds out, and those run whole. So does a
+    model in shards, which are gathered only then.
     """
 
     def __init__(self, model: nn.Module) -> None:
         causal = model.get_base_model() if isinstance(model, PeftModel) else model
         assert isinstance(causal, PreTrainedModel)
-        self._model: nn.Module = causal
+        self.model = causal
         self._body: nn.Module = causal.base_model
         self._head: nn.Module = causal.get_output_embeddings()
-        self._head_is_all = self._probe()
-        self._can_share = self._probe_sharing()
+        self._head_is_all = not is_sharded(causal) and self._probe_head()
+        self._keeps_columns = "logits_to_keep" in signature(causal.forward).parameters
 
-    def __call__(self, batch: Batch) -> Tensor:
-        if not self._head_is_all:
-            logits_BTV: Tensor = self._model(input_ids=batch.ids_BT, use_cache=False).logits
-            return logits_BTV[batch.rows_N, batch.columns_N]
-        shared = shared_prefix(batch) if self._can_share else 0
-        hidden_BTD = self._hidden(batch.ids_BT, shared if shared >= SHORTEST_SHARED else 0)
-        width = hidden_BTD.shape[1]
-        skipped = batch.ids_BT.shape[1] - width
+    def backward(self, batch: Batch, *, scale: float) -> Sums:
+        """Adds the gradient of `scale` times the summed loss to the parameters' gradients."""
+        with self._attention(batch):
+            hidden_ND = self.hidden(batch)
+            # The head's backward pass is done chunk by chunk, and then the body's, once for all of them.
+            chunks = [chunk_CD.detach().requires_grad_() for chunk_CD in torch.split(hidden_ND, self._chunk_size)]
+            sums = Sums(computed=batch.num_tokens)
+            for chunk_CD, tokens_C, weights_C in self._chunks(batch, chunks):
+                loss, found = self._chunk(chunk_CD, tokens_C, weights_C)
+                (loss * scale).backward()  # type: ignore[no-untyped-call]
+                sums += found
+            hidden_ND.backward(torch.cat([_gradient_of(chunk_CD) for chunk_CD in chunks]))  # type: ignore[no-untyped-call]
+        return sums
+
+    @torch.no_grad()
+    def evaluate(self, batch: Batch) -> Sums:
+        with self._attention(batch):
+            chunks = torch.split(self.hidden(batch), self._chunk_size)
+            parts = [self._chunk(*chunk)[1] for chunk in self._chunks(batch, chunks)]
+        return sum(parts, start=Sums(computed=batch.num_tokens))
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """What the head reads at each target; for a model that is more than body and head, its logits."""
+        layout: dict[str, Any] = {}
+        if batch.tree:
+            layout = {"position_ids": batch.tree.positions_L[None], "tree": batch.tree}
+        if self._head_is_all:
+            found_BTX = self._body(input_ids=batch.ids_BT, use_cache=False, **layout).last_hidden_state
+            places_N = batch.targets.places_N
+        else:
+            kept, places_N = self._columns(batch)
+            found_BTX = self.model(input_ids=batch.ids_BT, use_cache=False, **kept, **layout).logits
         # index_select, not fancy indexing: its backward adds in a fixed order, as exact resume needs.
-        hidden_ND = hidden_BTD.flatten(0, 1).index_select(0, batch.rows_N * width + batch.columns_N - skipped)
-        logits_NV: Tensor = self._head(hidden_ND)
-        return logits_NV
+        found_NX: Tensor = found_BTX.flatten(0, 1).index_select(0, places_N)
+        return found_NX
 
-    def _hidden(self, ids_BT: Tensor, shared: int) -> Tensor:
-        """Hidden states of all columns but the first `shared`, which every row has in common."""
-        if not shared or len(ids_BT) == 1:
-            hidden_BTD: Tensor = self._body(input_ids=ids_BT, use_cache=False).last_hidden_state
-            return hidden_BTD
-        cache = DynamicCache()
-        self._body(input_ids=ids_BT[:1, :shared], use_cache=True, past_key_values=cache)
-        cache.batch_repeat_interleave(len(ids_BT))
-        rest_BTD: Tensor = self._body(
-            input_ids=ids_BT[:, shared:], use_cache=True, past_key_values=cache
-        ).last_hidden_state
-        return rest_BTD
+    def _columns(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """Asks for the columns with a target in any row, and where the targets are among these."""
+        if not self._keeps_columns:
+            return {}, batch.targets.places_N
+        length = batch.ids_BT.shape[1]
+        columns_U, columns_N = torch.unique(batch.targets.places_N % length, return_inverse=True)
+        return {"logits_to_keep": columns_U}, batch.targets.places_N // length * len(columns_U) + columns_N
+
+    def _chunk(self, hidden_CD: Tensor, tokens_C: Tensor, weights_C: Tensor) -> tuple[Tensor, Sums]:
+        logits_CV = self._head(hidden_CD) if self._head_is_all else hidden_CD
+        logits_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
+        losses_C = functional.cross_entropy(logits_CV, tokens_C, reduction="none")
+        loss = losses_C @ weights_C.to(losses_C.dtype)
+        right_C = logits_CV.argmax(-1) == tokens_C
+        return loss, Sums(
+            loss=float(loss.detach()), correct=float(weights_C[right_C].sum()), tokens=float(weights_C.sum())
+        )
+
+    def _chunks(self, batch: Batch, hidden: Iterable[Tensor]) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
+        return zip(
+            hidden,
+            torch.split(batch.targets.tokens_N, self._chunk_size),
+            torch.split(batch.targets.weights_N, self._chunk_size),
+            strict=True,
+        )
+
+    @property
+    def _chunk_size(self) -> int:
+        vocabulary: int = self.model.config.get_text_config().vocab_size
+        return max(SMALLEST_CHUNK, CHUNK_LOGITS // vocabulary)
+
+    def _attention(self, batch: Batch) -> AbstractContextManager[None]:
+        return attending(self.model) if batch.tree else nullcontext()
 
     @torch.no_grad()
-    def _probe_sharing(self) -> bool:
-        """Whether this architecture gives the same through a shared prefix: windows and states may not."""
-        kinds = getattr(self._model.config, "layer_types", None) or ["full_attention"]
-        if any(kind != "full_attention" for kind in kinds) or getattr(self._model.config, "sliding_window", None):
-            return False
-        was_training = self._model.training
-        self._model.eval()
-        ids_BT = torch.tensor([[0, 1, 2, 3, 1], [0, 1, 2, 1, 3]], device=next(self._model.parameters()).device)
-        same = torch.allclose(self._hidden(ids_BT, 3), self._hidden(ids_BT, 0)[:, 3:], rtol=1e-3, atol=1e-4)
-        self._model.train(was_training)
-        return bool(same)
-
-    @torch.no_grad()
-    def _probe(self) -> bool:
-        was_training = self._model.training
-        self._model.eval()
-        device = next(self._model.parameters()).device
+    def _probe_head(self) -> bool:
+        was_training = self.model.training
+        self.model.eval()
+        device = next(self.model.parameters()).device
         ids_BT = torch.tensor([[0, 1, 2]], device=device)
-        whole_BTV = self._model(input_ids=ids_BT, use_cache=False).logits
+        whole_BTV = self.model(input_ids=ids_BT, use_cache=False).logits
         parts_BTV = self._head(self._body(input_ids=ids_BT, use_cache=False).last_hidden_state)
-        self._model.train(was_training)
+        self.model.train(was_training)
         return bool(torch.allclose(whole_BTV, parts_BTV, rtol=1e-3, atol=1e-5))
 
 
-def shared_prefix(batch: Batch) -> int:
-    """How many first tokens all rows share, none of them needed for a target."""
-    same_T = (batch.ids_BT == batch.ids_BT[:1]).all(dim=0).long()
-    first_target = int(batch.columns_N.min()) if len(batch.columns_N) else 0
-    return min(int(same_T.cumprod(0).sum()), first_target)
-
-
-def cross_entropy(logits_NV: Tensor, targets_N: Tensor) -> Losses:
-    """Mean over the N targets, not over examples: every trained token weighs the same. N > 0."""
-    loss = functional.cross_entropy(logits_NV.float(), targets_N)
-    num_correct = int((logits_NV.argmax(-1) == targets_N).sum())
-    return Losses(loss=loss, num_correct=num_correct, num_targets=len(targets_N))
+def _gradient_of(chunk_CD: Tensor) -> Tensor:
+    assert chunk_CD.grad is not None
+    return chunk_CD.grad

@@ -7,22 +7,39 @@ the folder is as it was written, is `checkpoint`'s to read.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from stillroom.errors import BaseModelUnusable
-from stillroom.student.hyperparameters import Training
+from stillroom.student.hyperparameters import BUILT_IN, Lora, Origin, Training
 
 MANIFEST = "stillroom.json"
 
 
-def training_on(folder: Path | None) -> Training:
-    """Which weights a job on the model moves: a fine-tune of ours goes on as it began, every other folder or
-    hub id gets an adapter. None: the built-in model, which starts from nothing."""
+def origin_of(folder: Path | None) -> Origin:
+    """What a job on the model starts from: a fine-tune of ours says so, every other folder or hub id is a
+    model that someone else has trained. None: the built-in model, which starts from nothing."""
     if folder is None:
-        return Training.FULL
+        return BUILT_IN
     try:
-        return Training(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["training"])
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        training = Training(manifest["training"])
+        lora = _lora(manifest.get("hyperparameters") or {}) if training is Training.ADAPTER else None
+        return Origin(from_nothing=_has_no_base(manifest), training=training, lora=lora)
     except OSError:
-        return Training.ADAPTER
-    except (ValueError, KeyError, TypeError) as error:
+        return Origin()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BaseModelUnusable(f"{folder / MANIFEST} cannot be read: {error!r}.", param="model") from error
+
+
+def _lora(numbers: Mapping[str, Any]) -> Lora:
+    """The first model folders do not tell: they have the adapter that is the default still."""
+    values = dict(numbers.get("lora") or {})
+    if isinstance(values.get("targets"), list):
+        values["targets"] = tuple(values["targets"])
+    return Lora(**values)
+
+
+def _has_no_base(manifest: Mapping[str, Any]) -> bool:
+    return Training(manifest["training"]) is Training.FULL and (manifest.get("base") or {}).get("path") is None

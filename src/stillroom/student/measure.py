@@ -25,24 +25,19 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from stillroom.student.checkpoint import Progress, save_resume_state
 from stillroom.student.hyperparameters import steps_per_epoch
 from stillroom.student.loop import (
-    Emit,
-    Figures,
     Run,
     batches_of,
-    evaluated,
-    optimizers_of,
-    take_step,
     tokens_per_epoch,
     trained_tokens,
     validation_interval,
     write_checkpoint,
 )
-from stillroom.student.losses import TargetLogits
+from stillroom.student.resume import Progress, save_resume_state
 from stillroom.student.run import as_child, open_run
 from stillroom.student.template import Example
+from stillroom.student.trainer import Emit, Figures, Trainer
 
 SECONDS = 8.0
 """For steps. A step that takes longer than a third of it makes this longer: three are always taken."""
@@ -58,27 +53,27 @@ def measure(folder: Path, emit: Emit, stopping: threading.Event) -> None:
     """Times the parts of the run that a folder's spec describes."""
     run = open_run(folder, emit)
     emit(_planned(run))
-    logits_of = TargetLogits(run.student.model)
-    optimizers = optimizers_of(run.student)
+    trainer = Trainer(run.student, run.numbers, emit=emit)
+    trainer.plan([*run.train, *run.valid], None, limit_bytes=run.memory_bytes)
     seconds: list[float] = []
     figures: Figures = {}
-    for step, batch in _first_batches(run):
+    for step, batch in _first_batches(run, trainer):
         began = time.perf_counter()
-        figures = take_step(run, step, batch, logits_of, optimizers)
+        figures = trainer.step(step, batch)
         if step > 1 or run.numbers.total_steps == 1:  # the first warms up: memory, kernels, optimizer state
             seconds.append(time.perf_counter() - began)
         if stopping.is_set() or _is_enough(seconds):
             break
     began = time.perf_counter()
     write_checkpoint(run, len(seconds), 0, figures, _unheard)
-    progress = Progress(step=len(seconds), fingerprint=run.fingerprint, metrics={})
-    save_resume_state(folder / "resume", run.student.model, optimizers, progress)
+    progress = Progress(step=len(seconds), fingerprint=run.fingerprint, metrics={}, passes=trainer.passes)
+    save_resume_state(folder / "resume", run.student.model, trainer.optimizers, progress)
     saving = time.perf_counter() - began
     emit(
         {
             "type": "measured",
             "step_seconds": seconds,
-            "validation_batch_seconds": _validation_seconds(run, logits_of),
+            "validation_batch_seconds": _validation_seconds(run, trainer),
             "validation_batches": _validation_batches(run),
             "checkpoint_seconds": saving,
         }
@@ -102,10 +97,10 @@ def _planned(run: Run) -> dict[str, Any]:
     }
 
 
-def _first_batches(run: Run) -> Iterator[tuple[int, list[Example]]]:
+def _first_batches(run: Run, trainer: Trainer) -> Iterator[tuple[int, list[Example]]]:
     """The steps as the run would take them, from 1."""
     epochs = range(run.numbers.n_epochs)
-    return enumerate(chain.from_iterable(batches_of(run, epoch) for epoch in epochs), start=1)
+    return enumerate(chain.from_iterable(batches_of(run, trainer, epoch) for epoch in epochs), start=1)
 
 
 def _is_enough(seconds: list[float]) -> bool:
@@ -119,11 +114,11 @@ def _is_enough(seconds: list[float]) -> bool:
     return error <= ENOUGH_ERROR * statistics.mean(seconds)
 
 
-def _validation_seconds(run: Run, logits_of: TargetLogits) -> float | None:
+def _validation_seconds(run: Run, trainer: Trainer) -> float | None:
     if not run.valid:
         return None
     began = time.perf_counter()
-    evaluated(run, run.valid[: run.numbers.batch_size], logits_of)
+    trainer.evaluate(run.valid[: run.numbers.batch_size])
     return time.perf_counter() - began
 
 

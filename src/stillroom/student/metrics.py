@@ -1,18 +1,21 @@
-"""A run's figures, one CSV line a step.
+"""A run's figures on disk: `metrics.csv`, one line a step.
 
-Owns the columns (those of OpenAI's and Azure's result files together, so that scripts written for either
-read it) and that a resumed run neither repeats nor loses a step.
+Owns the columns and that a resumed run neither repeats nor loses a step, however its predecessor ended.
+Does not know who reads them: `report`, TensorBoard files and W&B are made of the same lines.
 """
 
 from __future__ import annotations
 
 import csv
+import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+METRICS_FILE = "metrics.csv"
 COLUMNS = {
+    # Those of OpenAI's and Azure's result files, by name and in order as their scripts read them.
     "step": "step",
     "train_loss": "train_loss",
     "train_accuracy": "train_mean_token_accuracy",
@@ -22,23 +25,38 @@ COLUMNS = {
     "validation_mean_token_accuracy": "valid_mean_token_accuracy",
     "full_valid_loss": "full_valid_loss",
     "full_valid_mean_token_accuracy": "full_valid_mean_token_accuracy",
+    # Ours.
+    "learning_rate": "learning_rate",
+    "tokens_per_second": "tokens_per_second",
+    "computed_tokens_per_second": "computed_tokens_per_second",
+    "memory_bytes": "memory_bytes",
+    "elapsed_seconds": "elapsed_seconds",
 }
 """Column -> the figure it shows; Azure and OpenAI name some figures differently."""
+
+Row = dict[str, float]
+"""A step's figures by name, without those that it did not measure."""
 
 
 class MetricsFile:
     """Appends a line a step; what a killed run wrote after `after_step` is dropped."""
 
     def __init__(self, path: Path, *, after_step: int) -> None:
-        kept = _rows_until(path, after_step)
-        self._file = path.open("w", encoding="utf-8", newline="")
+        self.kept = list(itertools.takewhile(lambda row: row["step"] <= after_step, rows_of(path)))
+        # Beside the old one and then in its place: a kill between the two must not lose a step.
+        draft = path.with_suffix(".part")
+        with draft.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(COLUMNS))
+            writer.writeheader()
+            writer.writerows(map(_line, self.kept))
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(path)
+        self._file = path.open("a", encoding="utf-8", newline="")
         self._writer = csv.DictWriter(self._file, list(COLUMNS))
-        self._writer.writeheader()
-        self._writer.writerows(kept)
-        self._file.flush()
 
     def append(self, figures: Mapping[str, Any]) -> None:
-        self._writer.writerow({column: figures.get(figure) for column, figure in COLUMNS.items()})
+        self._writer.writerow(_line(figures))
         self._file.flush()
 
     def sync(self) -> None:
@@ -49,8 +67,53 @@ class MetricsFile:
         self._file.close()
 
 
-def _rows_until(path: Path, step: int) -> list[dict[str, str]]:
-    if step == 0 or not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+def rows_of(path: Path) -> Iterator[Row]:
+    """The steps of a metrics file in order, up to the first line that a kill has left torn; none without a file."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        whole = (line for line in file if line.endswith("\n"))
+        for number, line in enumerate(csv.DictReader(whole), start=1):
+            row = _row(line)
+            if row is None or row.get("step") != number:
+                return
+            yield row
+
+
+class Follower:
+    """Reads a metrics file while it is being written."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open(encoding="utf-8", newline="")
+        self._rest = ""
+        self._columns: list[str] = []
+
+    def new_rows(self) -> list[Row]:
+        """The steps that were written since the last look."""
+        *lines, self._rest = (self._rest + self._file.read()).split("\n")
+        if lines and not self._columns:
+            self._columns = next(csv.reader([lines.pop(0)]))
+        rows = map(_row, csv.DictReader(lines, self._columns))
+        return [row for row in rows if row is not None]
+
+    def __enter__(self) -> Follower:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def _row(line: Mapping[str | Any, str | Any]) -> Row | None:
+    """None for a line that is no step."""
+    try:
+        return {COLUMNS[column]: _number(text) for column, text in line.items() if text and column in COLUMNS}
+    except ValueError:
+        return None
+
+
+def _number(text: str) -> float:
+    return int(text) if text.isdecimal() else float(text)
+
+
+def _line(figures: Mapping[str, Any]) -> dict[str, Any]:
+    return {column: figures.get(figure) for column, figure in COLUMNS.items()}

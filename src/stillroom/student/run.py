@@ -1,12 +1,15 @@
 """The job child: `python -m stillroom.student.run FOLDER` trains what FOLDER/spec.json says.
 
-    {"base": {"name", "path" (null: built in), "revision"}, "training_file", "validation_file" (or null),
-     "hyperparameters": {"n_epochs", "batch_size", "learning_rate_multiplier"}, "seed", "threads",
-     "checkpoint_seconds", "model_name"}
+    {"base": {"name", "path" (null: built in), "revision", and maybe "precision", "quantization"},
+     "training_file", "validation_file" (or null), "hyperparameters": {...} (see `hyperparameters`; all may
+     be left out), "seed", "threads", "checkpoint_seconds", "model_name",
+     "memory_bytes" (how much each process may take; absent or null: what the machine has free),
+     "processes" (how many compute it together; absent: one),
+     "sharding" (true: weights and optimizer state lie in shards across them, see `fsdp`)}
 
 Standard output carries events, one JSON object a line, and nothing else:
 
-    started     hyperparameters (numbers), total_steps, examples, valid_examples, parameters,
+    started     hyperparameters (what each became), total_steps, examples, valid_examples, parameters,
                 trainable_parameters, resumed_from_step
     step        step, total_steps, epoch (from 0), train_* and valid_* figures, learning_rate, tokens_per_second
     checkpoint  step, epoch (from 1), path, metrics
@@ -15,7 +18,9 @@ Standard output carries events, one JSON object a line, and nothing else:
 
 After a kill the run goes on from its last resume state and may repeat events of steps it had reported;
 their figures are the same. Exit codes: 0 done or stopped (SIGTERM), 1 an error, 3 the parent is gone
-(standard input has ended). An exit 1 without an error event is a bug, its traceback on standard error.
+(standard input, a pipe, has ended). An exit 1 without an error event is a bug, its traceback on standard error.
+
+Several processes (see `launch`; torchrun and accelerate start them too) are seen from outside as one.
 
 Owns the process: streams, signals, the parent's pipe (`measure` is such a child too). Training itself is `loop`.
 """
@@ -38,14 +43,27 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from stillroom.errors import ConfigurationError, StillroomError
-from stillroom.student.adapters import Lora
-from stillroom.student.base_models import open_base
+from stillroom.student import launch
+from stillroom.student.base_models import Student, open_base
 from stillroom.student.checkpoint import BaseReference
-from stillroom.student.examples import encode_rows, read_rows
-from stillroom.student.hyperparameters import Hyperparameters, resolve
-from stillroom.student.loop import Emit, Run, train
+from stillroom.student.examples import Row, encode_rows, encode_rows_cut, read_rows
+from stillroom.student.fsdp import is_sharded, shard
+from stillroom.student.hyperparameters import (
+    Hyperparameters,
+    LongRows,
+    Training,
+    long_rows_of,
+    resolve,
+    without_effect,
+)
+from stillroom.student.loop import Run, train
+from stillroom.student.precision import is_quantized
+from stillroom.student.processes import Processes
+from stillroom.student.story import Story
+from stillroom.student.template import Example
+from stillroom.student.trainer import Emit
 
-EXIT_ERROR, EXIT_PARENT_GONE = 1, 3
+EXIT_ERROR = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +78,20 @@ class Spec:
     threads: int
     checkpoint_seconds: float
     model_name: str
+    memory_bytes: int | None = None
+    """How much memory each process may take; None: as much as the machine has free when it begins."""
+    processes: int = 1
+    """How many compute the run together on this machine; whoever starts them by another launcher decides himself."""
+    sharding: bool = False
+    """Whether each holds a shard of weights, gradients and optimizer state, or all of them."""
 
 
 Work = Callable[[Path, Emit, threading.Event], None]
 
 
 def main(arguments: list[str]) -> int:
+    if len(arguments) == 1 and not launch.was_started_with_others() and launch.processes_of(Path(arguments[0])) > 1:
+        return launch.main(arguments)
     return as_child("stillroom.student.run", arguments, run)
 
 
@@ -75,59 +101,86 @@ def as_child(name: str, arguments: list[str], work: Work) -> int:
     if len(arguments) != 1:
         sys.stderr.write(f"usage: python -m {name} FOLDER\n")
         return 2
-    emit = _events_on(_taken_stdout())
+    say = _events_on(_taken_stdout())
     transformers_logging.disable_progress_bar()
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    launch.end_with_parent()
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     try:
-        work(Path(arguments[0]), emit, stopping)
+        work(Path(arguments[0]), say if launch.is_first() else _keep_silent, stopping)
     except (StillroomError, MemoryError, RuntimeError) as error:
         failure = _failure(error)
         if failure is None:
             raise
         traceback.print_exc()
-        emit(failure)
+        # Our own errors are the same in all processes; out of memory can be any of them.
+        if launch.is_first() or not isinstance(error, StillroomError):
+            say(failure)
         return EXIT_ERROR
     return 0
 
 
 def run(folder: Path, emit: Emit, stopping: threading.Event) -> None:
-    """One training run in one folder."""
-    train(open_run(folder, emit), emit=emit, stop=stopping.is_set)
+    """One training run in one folder, which tells its story."""
+    with Story(folder, emit, failure=_failure, is_kept=launch.is_first()) as story:
+        opened, spec = open_run(folder, story.emit), read_spec(folder)
+        story.describe(opened, (spec.training_file, spec.validation_file), asked=spec.hyperparameters)
+        train(opened, emit=story.emit, stop=stopping.is_set)
+        opened.processes.leave()
 
 
 def open_run(folder: Path, emit: Emit) -> Run:
     """The run that a folder's spec describes: base opened, rows encoded, numbers chosen; no step taken."""
     spec = read_spec(folder)
-    torch.set_num_threads(spec.threads)
+    processes = Processes.joined()
+    torch.set_num_threads(max(1, spec.threads // processes.on_this_machine))
     rows = read_rows(spec.training_file)
     valid_rows = read_rows(spec.validation_file, param="validation_file") if spec.validation_file else []
-    student = open_base(
-        spec.base,
-        texts=lambda: (text for row in rows for text in row.texts()),
-        tokenizer_folder=folder / "tokenizer",
-        lora=Lora(),
-        seed=spec.seed,
-    )
-    for note in student.notes:
-        emit({"type": "message", "level": "warn", "message": note})
-    context = student.context_tokens
-    examples = encode_rows(rows, student.template, context_tokens=context)
-    valid = (
-        encode_rows(valid_rows, student.template, context_tokens=context, param="validation_file") if valid_rows else []
-    )
+    with processes.first_then_others():
+        student = open_base(
+            spec.base,
+            texts=lambda: (text for row in rows for text in row.texts()),
+            tokenizer_folder=folder / "tokenizer",
+            wanted=spec.hyperparameters,
+            seed=spec.seed,
+        )
+    processes.take_from_first([each for each in student.model.parameters() if each.requires_grad])
+    if spec.sharding and processes.count > 1:
+        _check_can_be_sharded(spec.base)
+        shard(student.model, processes.mesh())
+
+    def warn(message: str) -> None:
+        emit({"type": "message", "level": "warn", "message": message})
+
+    lacks_muon = is_sharded(student.model) and student.training is Training.FULL
+    if lacks_muon:
+        warn("Weights in shards are all trained by AdamW: Muon needs whole matrices. The loss will fall differently.")
+    for note in (*student.notes, *without_effect(spec.hyperparameters, student.method)):
+        warn(note)
+    long_rows = long_rows_of(spec.hyperparameters)
+    examples = _encoded(rows, student, "training_file", long_rows, warn)
+    valid = _encoded(valid_rows, student, "validation_file", long_rows, warn) if valid_rows else []
     return Run(
         folder=folder,
         student=student,
         model_name=spec.model_name,
         train=examples,
         valid=valid,
-        numbers=resolve(spec.hyperparameters, num_examples=len(examples), training=student.training),
+        numbers=resolve(spec.hyperparameters, num_examples=len(examples), method=student.method),
         seed=spec.seed,
         checkpoint_seconds=spec.checkpoint_seconds,
-        fingerprint=_fingerprint(spec),
+        fingerprint=_fingerprint(spec, lacks_muon=lacks_muon),
+        memory_bytes=spec.memory_bytes,
+        processes=processes,
     )
+
+
+def _encoded(
+    rows: list[Row], student: Student, param: str, long_rows: LongRows, warn: Callable[[str], None]
+) -> list[Example]:
+    if long_rows is LongRows.FAIL:
+        return encode_rows(rows, student.template, context_tokens=student.context_tokens, param=param)
+    return encode_rows_cut(rows, student.template, context_tokens=student.context_tokens, param=param, warn=warn)
 
 
 def read_spec(folder: Path) -> Spec:
@@ -144,15 +197,29 @@ def read_spec(folder: Path) -> Spec:
             threads=int(values["threads"]),
             checkpoint_seconds=float(values["checkpoint_seconds"]),
             model_name=str(values["model_name"]),
+            memory_bytes=int(values["memory_bytes"]) if values.get("memory_bytes") else None,
+            processes=int(values.get("processes") or 1),
+            sharding=bool(values.get("sharding")),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigurationError(f"{path} cannot be used: {error!r}.") from error
 
 
-def _fingerprint(spec: Spec) -> str:
+def _check_can_be_sharded(base: BaseReference) -> None:
+    if is_quantized(base.quantization):
+        raise ConfigurationError(
+            f"{base.name} is opened in 4 bits, which cannot lie in shards. Remove `sharding` under [training]; each "
+            "process then has all of it.",
+            param="sharding",
+        )
+
+
+def _fingerprint(spec: Spec, *, lacks_muon: bool) -> str:
     """Changes with anything that changes the weights; threads, names and intervals may differ after a restart."""
     files = [_sha256(path) if path else None for path in (spec.training_file, spec.validation_file)]
     decisive = [asdict(spec.base), asdict(spec.hyperparameters), spec.seed, files]
+    if lacks_muon:
+        decisive.append("AdamW")
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
@@ -186,11 +253,8 @@ def _events_on(stream: TextIO) -> Emit:
     return emit
 
 
-def _exit_with_parent() -> None:
-    """Ends the process as soon as the pipe from the parent closes, whatever the process is doing."""
-    while os.read(0, 4096):
-        pass
-    os._exit(EXIT_PARENT_GONE)
+def _keep_silent(event: Mapping[str, Any]) -> None:
+    """One process speaks for all."""
 
 
 if __name__ == "__main__":

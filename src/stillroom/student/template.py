@@ -16,6 +16,7 @@ import secrets
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from jinja2 import TemplateError
@@ -76,9 +77,13 @@ class ChatTemplate:
         self.sanitizes = self._can_sanitize()
         """Whether control tokens that a message spells stay text."""
 
-    def encode_prompt(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> list[int]:
-        """The ids after which the assistant's next turn begins."""
-        return self._ids(_plain(messages), tools, prompt=True)
+    def encode_prompt(
+        self, messages: Sequence[Message], tools: Sequence[Any] = (), *, moment: datetime | None = None
+    ) -> list[int]:
+        """The ids after which the assistant's next turn begins. Some templates write the date: `moment`, or now."""
+        template = str(self.tokenizer.chat_template)
+        dated = {"chat_template": _dated(template, moment)} if moment and "strftime_now" in template else {}
+        return self._ids(_plain(messages), tools, prompt=True, **dated)
 
     def encode_example(self, messages: Sequence[Message], tools: Sequence[Any] = (), *, line: int = 0) -> list[Example]:
         """One example that trains all assistant turns, except those with `weight: 0`.
@@ -132,8 +137,10 @@ class ChatTemplate:
             )
         return array("i", self.tokenizer.encode(whole[len(prompt) :], add_special_tokens=False))
 
-    def _ids(self, messages: list[dict[str, Any]], tools: Sequence[Any], *, prompt: bool) -> list[int]:
-        encoded = self._render(messages, tools, prompt=prompt, tokenize=True, sanitize_control_tokens=self.sanitizes)
+    def _ids(self, messages: list[dict[str, Any]], tools: Sequence[Any], *, prompt: bool, **given: Any) -> list[int]:
+        encoded = self._render(
+            messages, tools, prompt=prompt, tokenize=True, sanitize_control_tokens=self.sanitizes, **given
+        )
         return list(encoded["input_ids"])
 
     def _text(self, messages: list[dict[str, Any]], tools: Sequence[Any], *, prompt: bool) -> str:
@@ -156,9 +163,19 @@ class ChatTemplate:
         self.sanitizes = True
         try:
             self._ids([{"role": "user", "content": f"a {self.tokenizer.eos_token}"}], (), prompt=True)
-        except (NotImplementedError, ValueError, InvalidRequest):
-            return False  # transformers says so for some templates, and some refuse the question itself
+        except (ValueError, InvalidRequest):
+            return False  # some tokenizers make control tokens of plain text, and some templates refuse the question
         return True
+
+
+def _dated(template: str, moment: datetime) -> str:
+    """The template with the one moment for its clock: a macro of its own hides what transformers gives it."""
+    parts = "".join(f" | replace('%{part}', '{moment.strftime(f'%{part}')}')" for part in _PARTS_OF_TIME)
+    # The empty expression keeps Jinja from trimming what the template begins with.
+    return f"{{%- macro strftime_now(format) -%}}{{{{- format{parts} -}}}}{{%- endmacro -%}}{{{{ '' }}}}{template}"
+
+
+_PARTS_OF_TIME = "aAbBdfHIjmMpSuUVwWyYZ"
 
 
 def parse_answer(text: str) -> tuple[str | None, list[dict[str, Any]]]:

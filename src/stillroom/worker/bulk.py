@@ -67,6 +67,9 @@ class BulkRun:
         """Ends it after the chunk that is being written; the rest is left for later."""
         self._stopping = True
 
+    def still_ours(self) -> None:
+        """There is no process to tell."""
+
     async def _carry_out(self, numbers: list[int]) -> bool:
         """False when it was asked to stop before all of them were done."""
         begin = 0

@@ -75,6 +75,12 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)
 
+    def reassure(self) -> None:
+        """Tells the child that we are there and it is to go on: from the first time on it ends when it is not told."""
+        stdin = self._process.stdin
+        if stdin is not None and not stdin.is_closing():
+            stdin.write(b"\n")
+
     async def close(self) -> None:
         """Ends the child now, if it has not ended."""
         with contextlib.suppress(ProcessLookupError):

@@ -75,6 +75,9 @@ class EvalRun:
         if self._child is not None:
             self._child.ask_to_stop()
 
+    def still_ours(self) -> None:
+        """Its process needs no word of it: what it reports is refused when the claim does not hold."""
+
     # --- before ---------------------------------------------------------------------------------
 
     def _lay_out(self, order: RunOrder, url: str) -> None:

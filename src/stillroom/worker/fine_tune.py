@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -16,12 +17,14 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
-from stillroom import catalog, fine_tuning, jobs
+from stillroom import fine_tuning, jobs
 from stillroom.assembly import Platform
-from stillroom.config import SCRATCH, Settings, Student
+from stillroom.config import Settings, Student, TrainingSettings
+from stillroom.datasets.files import PreparedFile
 from stillroom.errors import MissingExtra, StillroomError, TrainingFailed
-from stillroom.fine_tuning import Job
+from stillroom.fine_tuning import Job, integrations
 from stillroom.jobs import Claim, State
+from stillroom.student.metrics import rows_of
 from stillroom.worker.child import Child
 
 log = logging.getLogger(__name__)
@@ -29,7 +32,19 @@ log = logging.getLogger(__name__)
 TRAINER = "stillroom.student.run"
 FLUSH_SECONDS = 0.5  # between two transactions of training steps
 EVENTS_A_JOB = 2000  # metric events of a long job at most; the result file has every step
-KILLED = -9
+KILLED = -signal.SIGKILL
+# The trainer was asked to stop before it could listen, or has not heard from us for too long (see student/run.py).
+NO_CRASH = (-signal.SIGTERM, -signal.SIGINT, 3)
+GIGABYTE = 10**9
+CHECKPOINT_FIGURES = (
+    "step",
+    "train_loss",
+    "train_mean_token_accuracy",
+    "valid_loss",
+    "valid_mean_token_accuracy",
+    "full_valid_loss",
+    "full_valid_mean_token_accuracy",
+)
 LEFT_BEHIND = ("training.jsonl", "validation.jsonl", "checkpoints", "resume", "tokenizer")
 
 
@@ -56,7 +71,11 @@ class FineTune:
             raise MissingExtra("Fine-tuning needs `pip install 'stillroom[students]'` where jobs run.")
         await asyncio.to_thread(self._lay_out)
         self._began = time.monotonic()
-        self._child = await Child.start(TRAINER, self._folder)
+        environment = integrations.environment_of(self._job.integrations, self._platform.settings.training)
+        self._child = await Child.start(TRAINER, self._folder, environment)
+        self._child.reassure()
+        if self._stopping_for is not None:
+            self._child.ask_to_stop()
         try:
             async for message in self._child.messages():
                 await self._take(message)
@@ -70,6 +89,11 @@ class FineTune:
         if self._child is not None:
             self._child.ask_to_stop()
 
+    def still_ours(self) -> None:
+        """Tells the trainer, which ends when it has heard nothing for long: another worker may have the job then."""
+        if self._child is not None:
+            self._child.reassure()
+
     # --- before ---------------------------------------------------------------------------------
 
     def _lay_out(self) -> None:
@@ -78,11 +102,12 @@ class FineTune:
             target = self._folder / f"{name}.jsonl"
             # A copy of its own: the file may be deleted while the job runs.
             if file_id and not target.exists():
-                draft = target.with_suffix(".part")
+                # Of this claim alone: a worker that was taken for dead may be writing the same.
+                draft = target.with_suffix(f".{self._claim.fence}.part")
                 shutil.copyfile(self._platform.files.path(self._job.project, file_id), draft)
                 draft.rename(target)
         self._platform.lineage.record(self._job.project, self._job.id, self._job.model, self._folder / "training.jsonl")
-        draft = self._folder / "spec.part"
+        draft = self._folder / f"spec.{self._claim.fence}.part"
         draft.write_bytes(msgspec.json.format(msgspec.json.encode(self._spec()), indent=2))
         draft.rename(self._folder / "spec.json")
 
@@ -90,14 +115,16 @@ class FineTune:
         settings = self._platform.settings.training
         validation = self._folder / "validation.jsonl"
         return {
-            "base": base_reference(self._platform, self._job.project, self._job.model, self._job.base),
+            "base": self._platform.fine_tuning.base_reference(self._job.project, self._job.model, self._job.base),
             "training_file": str(self._folder / "training.jsonl"),
             "validation_file": str(validation) if self._job.validation_file else None,
             "hyperparameters": self._asked_hyperparameters(),
             "seed": self._job.seed,
             "threads": settings.threads or os.cpu_count() or 1,
             "checkpoint_seconds": settings.checkpoint_seconds,
+            "memory_bytes": memory_bytes(settings),
             "model_name": self._job.openai_name,
+            "integrations": integrations.told(self._job.integrations, self._job.id, self._job.base),
         }
 
     def _asked_hyperparameters(self) -> Any:
@@ -122,9 +149,7 @@ class FineTune:
             return
         await self._flush()
         if kind == "started":
-            digest = await asyncio.to_thread(digest_of, self._folder / "training.jsonl")
-            started = {**message, "training_digest": digest}
-            await self._write(lambda c: fine_tuning.record_start(c, self._claim, started))
+            await self._start(message)
         elif kind == "message":
             await self._write(
                 lambda c: fine_tuning.record_message(c, self._claim, message["level"], message["message"])
@@ -136,9 +161,25 @@ class FineTune:
         elif kind == "error":
             raise TrainingFailed(message["message"], code=message["code"], param=message.get("param"))
         elif kind == "stopped":
-            to = self._stopping_for or State.QUEUED
-            self.concluding = True
-            await self._write(lambda c: fine_tuning.set_aside(c, self._claim, to))
+            await self._set_aside()
+
+    async def _start(self, started: dict[str, Any]) -> None:
+        digest = await asyncio.to_thread(digest_of, self._folder / "training.jsonl")
+        known = {**started, "training_digest": digest}
+        await self._write(lambda c: fine_tuning.record_start(c, self._claim, known))
+        if started["resumed_from_step"]:
+            # What the trainer reported to a worker that died before it could record it.
+            steps, checkpoints = await asyncio.to_thread(reported_before, self._folder, started)
+            self._steps = steps
+            await self._flush()
+            for checkpoint in checkpoints:
+                await self._checkpoint(checkpoint)
+
+    async def _set_aside(self) -> None:
+        """For the owner, who asked for it, or for the next worker."""
+        to = self._stopping_for or State.QUEUED
+        self.concluding = True
+        await self._write(lambda c: fine_tuning.set_aside(c, self._claim, to))
 
     async def _flush(self) -> None:
         steps, self._steps = self._steps, []
@@ -166,7 +207,12 @@ class FineTune:
     async def _checkpoint(self, message: dict[str, Any]) -> None:
         step = message["step"]
         blob = f"models/{self._job.id}-step-{step}"
-        await asyncio.to_thread(self._platform.blobs.write_folder, blob, Path(message["path"]))
+        try:
+            await asyncio.to_thread(self._platform.blobs.write_folder, blob, Path(message["path"]))
+        except FileNotFoundError:
+            # We were held up, and the trainer is so far ahead that it has dropped this one for newer ones.
+            log.warning("the checkpoint of %s at step %s is gone already", self._job.id, step)
+            return
         dropped = await self._write(
             lambda c: fine_tuning.record_checkpoint(c, self._claim, self._job, step, message["metrics"], blob)
         )
@@ -176,33 +222,40 @@ class FineTune:
     async def _finish(self, message: dict[str, Any]) -> None:
         blob = f"models/{self._job.id}"
         await asyncio.to_thread(self._platform.blobs.write_folder, blob, Path(message["path"]))
-        results = await asyncio.to_thread(self._store_results, Path(message["metrics_csv"]))
+        results = await asyncio.to_thread(self._prepare_results, Path(message["metrics_csv"]))
         self.concluding = True
         running = self._running_milliseconds()
-        await self._write(
-            lambda c: fine_tuning.finish(
-                c,
+
+        def end(connection: Connection) -> None:
+            fine_tuning.finish(
+                connection,
                 self._claim,
                 self._job,
                 blob=blob,
                 trained_tokens=message["trained_tokens"],
-                result_file=results,
+                result_file=results.id,
                 price=self._student().price,
                 running_milliseconds=running,
             )
-        )
+            self._platform.files.add(connection, results)
 
-    def _store_results(self, path: Path) -> str:
-        file = self._platform.files.create(
-            self._job.project, "step_metrics.csv", "fine-tune-results", iter([path.read_bytes()])
+        await self._write(end)
+
+    def _prepare_results(self, path: Path) -> PreparedFile:
+        """Under an id that is the job's: what a worker prepared and died over is replaced, not left behind."""
+        file_id = f"file-{self._job.id.removeprefix('ftjob-')}"
+        return self._platform.files.prepare(
+            file_id, self._job.project, "step_metrics.csv", "fine-tune-results", iter([path.read_bytes()])
         )
-        return file.id
 
     # --- after ------------------------------------------------------------------------------------
 
     async def _conclude(self, status: int) -> None:
         if self.concluding:
             return  # what the process still does on its way out changes nothing
+        if status in NO_CRASH:
+            await self._set_aside()
+            return
         assert self._child is not None
         log.error("the trainer of %s ended with status %s:\n%s", self._job.id, status, self._child.last_words())
         if status < 0 and await asyncio.to_thread(self._crashes) + 1 < self._platform.settings.training.attempts:
@@ -224,18 +277,26 @@ class FineTune:
         return await self._platform.writer.write_soon(work)
 
 
-def base_reference(platform: Platform, project: int, model: str, base: str) -> dict[str, Any]:
-    """What a training process opens for `model`, which is `base` or descends from it: see `student/run.py`."""
-    with platform.database.read() as connection:
-        tuned = catalog.find_model(connection, project, model)
-    if tuned is not None:
-        return {"name": tuned.base, "path": str(platform.blobs.path(tuned.blob)), "revision": None}
-    student = platform.settings.students.get(base, Student())
-    if student.path:
-        return {"name": model, "path": student.path, "revision": student.revision or None}
-    if model != SCRATCH:
-        raise TrainingFailed(f"The model '{model}' is gone; it was the base of this job.", param="model")
-    return {"name": SCRATCH, "path": None, "revision": None}
+def memory_bytes(settings: TrainingSettings) -> int | None:
+    """How much a training process is told to take at most; None: what is free."""
+    return round(settings.memory_gb * GIGABYTE) or None
+
+
+def reported_before(folder: Path, started: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The steps and the checkpoints that a trainer which goes on has reported before, from what lies in its folder."""
+    total, epochs = started["total_steps"], started["hyperparameters"]["n_epochs"]
+    rows = [row for row in rows_of(folder / "metrics.csv") if row["step"] <= started["resumed_from_step"]]
+    steps = [
+        {name: figure for name, figure in row.items() if not name.startswith("full_")}
+        | {"total_steps": total, "epoch": int(row["step"] - 1) * epochs // total}
+        for row in rows
+    ]
+    checkpoints = [
+        {"step": int(row["step"]), "path": str(path), "metrics": {name: row.get(name) for name in CHECKPOINT_FIGURES}}
+        for row in rows
+        if (path := folder / "checkpoints" / f"step-{int(row['step']):06d}").is_dir()
+    ]
+    return steps, checkpoints
 
 
 def digest_of(file: Path) -> str:
@@ -258,6 +319,7 @@ def tidy(platform: Platform) -> None:
         if left and _has_ended(platform, folder.name):
             for path in left:
                 _remove(path)
+            platform.blobs.clear_drafts(f"models/{folder.name}")
 
 
 def _has_ended(platform: Platform, job_id: str) -> bool:

@@ -18,7 +18,7 @@ from stillroom.errors import InvalidRequest, MissingExtra, StillroomError, Train
 from stillroom.fine_tuning import Hyperparameters, Order
 from stillroom.fine_tuning.quote import Measurement
 from stillroom.worker.child import Child
-from stillroom.worker.fine_tune import KILLED, base_reference
+from stillroom.worker.fine_tune import KILLED, memory_bytes
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +42,14 @@ def _spec(platform: Platform, project: int, order: Order, base: str) -> dict[str
     settings = platform.settings.training
     validation = order.validation_file
     return {
-        "base": base_reference(platform, project, order.model, base),
+        "base": platform.fine_tuning.base_reference(project, order.model, base),
         "training_file": str(platform.files.path(project, order.training_file)),
         "validation_file": str(platform.files.path(project, validation)) if validation else None,
         "hyperparameters": order.hyperparameters,
         "seed": order.seed,
         "threads": settings.threads or os.cpu_count() or 1,
         "checkpoint_seconds": settings.checkpoint_seconds,
+        "memory_bytes": memory_bytes(settings),
         "model_name": "quote",
     }
 
@@ -74,7 +75,7 @@ async def _measured(folder: Path) -> Measurement:
             raise _broken(status, child.last_words())
     finally:
         await child.close()
-    numbers = Hyperparameters(**found.pop("hyperparameters"))
+    numbers = msgspec.convert(found.pop("hyperparameters"), Hyperparameters)
     known = {name: value for name, value in found.items() if name in Measurement.__dataclass_fields__}
     return Measurement(hyperparameters=numbers, **known)
 

@@ -45,6 +45,9 @@ class Run(Protocol):
     def stop(self, to: State) -> None:
         """Asks the work to save its state and end; the job then becomes `to`."""
 
+    def still_ours(self) -> None:
+        """Called whenever the claim has just been found to hold, some seconds apart."""
+
 
 @dataclass
 class _Running:
@@ -176,18 +179,20 @@ class Supervisor:
                 continue
             if time.monotonic() - last_beat > jobs.HEARTBEAT_SECONDS:
                 last_beat = time.monotonic()
-                await self._beat(claim)
+                await self._beat(claim, run)
             wish = await asyncio.to_thread(self._wish, claim)
             if wish == jobs.PAUSE and not asked:
                 asked = True
                 run.stop(State.PAUSED)
             await asyncio.sleep(GUARD_SECONDS)
 
-    async def _beat(self, claim: Claim) -> None:
+    async def _beat(self, claim: Claim, run: Run) -> None:
         try:
             await self._platform.writer.write_soon(lambda c: jobs.beat(c, claim))
         except StoreUnavailable as error:
             log.warning("the heartbeat of %s was missed: %s", claim.subject, error.message)
+        else:
+            run.still_ours()
 
     def _wish(self, claim: Claim) -> str:
         with self._platform.database.read() as connection:

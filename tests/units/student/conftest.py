@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from stillroom.student.adapters import Lora
 from stillroom.student.base_models import Student, open_base
 from stillroom.student.checkpoint import BaseReference
 from stillroom.student.engine import Engine
@@ -42,7 +42,7 @@ def open_scratch(folder: Path, rows: list[Row], *, seed: int = 1) -> Student:
         SCRATCH,
         texts=lambda: (text for row in rows for text in row.texts()),
         tokenizer_folder=folder / "tokenizer",
-        lora=Lora(),
+        wanted=Hyperparameters(),
         seed=seed,
     )
 
@@ -62,7 +62,7 @@ def trained_run(
         base,
         texts=lambda: (text for row in rows for text in row.texts()),
         tokenizer_folder=folder / "tokenizer",
-        lora=Lora(rank=4, alpha=8),
+        wanted=replace(hyperparameters, lora_rank=4) if base.path else hyperparameters,
         seed=seed,
     )
     examples = encode_rows(rows, student.template, context_tokens=student.context_tokens)
@@ -73,7 +73,7 @@ def trained_run(
         model_name="ft:test",
         train=examples,
         valid=encode_rows(valid, student.template, context_tokens=student.context_tokens) if valid else [],
-        numbers=resolve(hyperparameters, num_examples=len(examples), training=student.training),
+        numbers=resolve(hyperparameters, num_examples=len(examples), method=student.method),
         seed=seed,
         checkpoint_seconds=1000,
         fingerprint="",

@@ -12,17 +12,17 @@ import torch
 from transformers import MistralForCausalLM
 
 from stillroom.errors import BaseModelUnusable
-from stillroom.student.adapters import Lora
 from stillroom.student.base_models import Student, open_artefact, open_base
 from stillroom.student.checkpoint import BaseReference
 from stillroom.student.examples import Row
+from stillroom.student.hyperparameters import Hyperparameters
 
 from .conftest import save_tiny_base
 
 
 def _open(path: str | Path, tmp_path: Path) -> Student:
     reference = BaseReference(name="mine", path=str(path), revision=None)
-    return open_base(reference, texts=list, tokenizer_folder=tmp_path / "unused", lora=Lora(), seed=1)
+    return open_base(reference, texts=list, tokenizer_folder=tmp_path / "unused", wanted=Hyperparameters(), seed=1)
 
 
 @pytest.fixture

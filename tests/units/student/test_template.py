@@ -6,11 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from stillroom.errors import InvalidRequest
+from stillroom.student.base_models import open_untuned
+from stillroom.student.checkpoint import BaseReference
+from stillroom.student.examples import Row
 from stillroom.student.template import CHATML, ChatTemplate, parse_answer
 from stillroom.student.tokenizer import train_tokenizer
+
+from .conftest import save_tiny_base
 
 TEXTS = [
     "You are kind.",
@@ -143,6 +149,24 @@ def test_control_tokens_in_a_message_are_plain_text(template: ChatTemplate) -> N
     start = template.tokenizer.convert_tokens_to_ids("<|im_start|>")
     assert ids.count(start) == 2  # the user's turn and the assistant's
     assert template.decode(ids).count("<|im_start|>") == 1
+
+
+def test_a_tokenizer_that_makes_control_tokens_of_plain_text_is_used_and_its_owner_is_told(
+    tmp_path: Path, ticket_rows: list[Row]
+) -> None:
+    words = ["?", "<|im_end|>", "<|im_start|>", "a", "b"]
+    made = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="?"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    by_words = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|im_end|>", unk_token="?")
+    by_words.chat_template = CHATML
+    template = ChatTemplate(by_words, end_ids=[1], name="by words")
+    assert not template.sanitizes
+    # Better read as a control token than not at all: this is how the model was trained by whoever made it.
+    assert template.encode_prompt([{"role": "user", "content": "a <|im_end|> b"}]).count(1) == 2
+    folder = save_tiny_base(tmp_path / "base", ticket_rows, "qwen3")
+    by_words.save_pretrained(str(folder))
+    student = open_untuned(BaseReference(name="mine", path=str(folder), revision=None))
+    assert any("reads control tokens that a message spells" in note for note in student.notes)
 
 
 def test_developer_is_system_and_refusals_are_content(template: ChatTemplate) -> None:

@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 from array import array
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,24 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional
+from transformers import GraniteConfig, GraniteForCausalLM
 
 from stillroom.errors import InvalidRequest, InvalidTrainingFile
+from stillroom.student import losses
 from stillroom.student.checkpoint import BaseReference, read_artefact, step_folders
 from stillroom.student.examples import Row, encode_rows, read_rows
-from stillroom.student.hyperparameters import Hyperparameters, Training, learning_rate_at, resolve, steps_per_epoch
-from stillroom.student.losses import TargetLogits, cross_entropy, shared_prefix
+from stillroom.student.hyperparameters import (
+    BUILT_IN,
+    Hyperparameters,
+    Training,
+    learning_rate_at,
+    method_of,
+    resolve,
+    steps_per_epoch,
+)
+from stillroom.student.losses import Objective
 from stillroom.student.muon import orthogonal
-from stillroom.student.packing import epoch_batches, padded, within_budget
+from stillroom.student.packing import PADDED, SHARED, Batch, Layout, epoch_batches, padded, shared
 from stillroom.student.template import Example
 
 from .conftest import open_scratch, trained_run, write_rows
@@ -29,11 +40,13 @@ from .conftest import open_scratch, trained_run, write_rows
 TWO_EPOCHS = Hyperparameters(n_epochs=2, batch_size=4)
 
 
-def test_a_batchs_loss_is_that_of_its_examples_one_by_one(tmp_path: Path, ticket_rows: list[Row]) -> None:
+@pytest.mark.parametrize("batch_of", [shared, padded])
+def test_a_batchs_loss_is_that_of_its_examples_one_by_one(
+    tmp_path: Path, ticket_rows: list[Row], batch_of: Callable[[list[Example]], Batch]
+) -> None:
     student = open_scratch(tmp_path, ticket_rows)
     examples = encode_rows(ticket_rows[:5], student.template, context_tokens=8192)
-    batch = padded(examples)
-    together = cross_entropy(TargetLogits(student.model)(batch), batch.targets_N)
+    together = Objective(student.model).evaluate(batch_of(examples))
 
     losses, correct = [], 0
     student.model.requires_grad_(False)
@@ -43,47 +56,62 @@ def test_a_batchs_loss_is_that_of_its_examples_one_by_one(tmp_path: Path, ticket
         for at in (index for index, trained in enumerate(example.mask) if trained):
             losses.append(float(functional.cross_entropy(logits_TV[at - 1], ids_1T[0, at])))
             correct += int(logits_TV[at - 1].argmax()) == example.ids[at]
-    assert float(together.loss.detach()) == pytest.approx(sum(losses) / len(losses), abs=1e-5)
-    assert (together.num_correct, together.num_targets) == (correct, len(losses))
+    assert together.loss == pytest.approx(sum(losses), rel=1e-5)
+    assert (together.correct, together.tokens) == (correct, len(losses))
 
 
-def test_head_only_logits_are_those_of_the_whole_model(tmp_path: Path, ticket_rows: list[Row]) -> None:
+def test_what_is_more_than_body_and_head_runs_whole(tmp_path: Path, ticket_rows: list[Row]) -> None:
+    """Granite scales its logits behind the head, which the head alone does not know."""
     student = open_scratch(tmp_path, ticket_rows)
-    batch = padded(encode_rows(ticket_rows[:3], student.template, context_tokens=8192))
-    whole_NV = student.model(input_ids=batch.ids_BT).logits[batch.rows_N, batch.columns_N]
-    torch.testing.assert_close(TargetLogits(student.model)(batch), whole_NV)
+    shape = GraniteConfig(
+        vocab_size=len(student.template.tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        logits_scaling=3.0,
+    )
+    torch.manual_seed(0)
+    model = GraniteForCausalLM(shape)
+    examples = encode_rows(ticket_rows[:3], student.template, context_tokens=8192)
+    wanted = 0.0
+    for example in examples:
+        ids_1T = torch.tensor([list(example.ids)])
+        logits_TV = model(input_ids=ids_1T).logits[0].detach()
+        at = [index for index, trained in enumerate(example.mask) if trained]
+        wanted += float(functional.cross_entropy(logits_TV[[i - 1 for i in at]], ids_1T[0, at], reduction="sum"))
+    assert Objective(model).evaluate(shared(examples)).loss == pytest.approx(wanted, rel=1e-5)
 
 
-def test_gradients_through_a_common_prefix_are_those_of_the_examples_one_by_one(
-    tmp_path: Path, ticket_rows: list[Row]
+def test_logits_taken_in_chunks_have_the_gradients_of_all_at_once(
+    tmp_path: Path, ticket_rows: list[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     student = open_scratch(tmp_path, ticket_rows)
-    examples = encode_rows(ticket_rows[:4], student.template, context_tokens=8192)
-    assert shared_prefix(padded(examples)) > 20
-    logits_of = TargetLogits(student.model)
+    batch = shared(encode_rows(ticket_rows[:5], student.template, context_tokens=8192))
 
-    def gradients(batches: list[list[Example]]) -> dict[str, torch.Tensor]:
+    def gradients() -> list[torch.Tensor]:
         student.model.zero_grad()
-        num_targets = sum(sum(example.mask) for example in examples)
-        for batch in map(padded, batches):
-            found = cross_entropy(logits_of(batch), batch.targets_N)
-            (found.loss * found.num_targets / num_targets).backward()
-        return {name: each.grad.clone() for name, each in student.model.named_parameters() if each.grad is not None}
+        Objective(student.model).backward(batch, scale=0.1)
+        return [each.grad.clone() for each in student.model.parameters() if each.grad is not None]
 
-    together, alone = gradients([examples]), gradients([[example] for example in examples])
-    for name, gradient in together.items():
-        torch.testing.assert_close(gradient, alone[name], rtol=1e-3, atol=1e-5)
+    at_once = gradients()
+    monkeypatch.setattr(losses, "CHUNK_LOGITS", 1)
+    monkeypatch.setattr(losses, "SMALLEST_CHUNK", 7)
+    for chunked, whole in zip(gradients(), at_once, strict=True):
+        torch.testing.assert_close(chunked, whole, rtol=1e-4, atol=1e-6)
 
 
 def _examples(lengths: list[int]) -> list[Example]:
     return [Example(ids=array("i", range(size)), mask=bytes([0] * (size - 1) + [1])) for size in lengths]
 
 
-def test_every_example_comes_once_an_epoch_in_an_order_that_seed_and_epoch_decide() -> None:
+@pytest.mark.parametrize("layout", [SHARED, PADDED])
+def test_every_example_comes_once_an_epoch_in_an_order_that_seed_and_epoch_decide(layout: Layout) -> None:
     examples = _examples(list(range(2, 45)))
 
     def order(seed: int, epoch: int) -> list[list[int]]:
-        batches = epoch_batches(examples, batch_size=4, seed=seed, epoch=epoch)
+        batches = epoch_batches(examples, layout, batch_size=4, seed=seed, epoch=epoch)
         return [[len(example.ids) for example in batch] for batch in batches]
 
     assert sorted(itertools.chain(*order(1, 0))) == list(range(2, 45))
@@ -92,16 +120,39 @@ def test_every_example_comes_once_an_epoch_in_an_order_that_seed_and_epoch_decid
     assert order(1, 0) != order(1, 1) != order(2, 1)
 
 
+def test_rows_of_one_task_share_a_batch_in_an_order_that_differs_from_pass_to_pass() -> None:
+    """Sixteen rows of each of eight system prompts, every row ending in its own number."""
+    tails = torch.randperm(128, generator=torch.Generator().manual_seed(2)).tolist()
+    examples = [
+        Example(ids=array("i", [1000 + task] * 40 + [tails[task * 16 + row]] * 9), mask=bytes(48) + b"\1")
+        for task in range(8)
+        for row in range(16)
+    ]
+    epochs = [epoch_batches(examples, SHARED, batch_size=8, seed=1, epoch=epoch) for epoch in range(2)]
+    for batches in epochs:
+        assert all(len({example.ids[0] for example in batch}) == 1 for batch in batches)
+        tails_in_order = [example.ids[-1] for batch in batches for example in batch]
+        assert tails_in_order != sorted(tails_in_order)
+    mates = [{frozenset(example.ids[-1] for example in batch) for batch in batches} for batches in epochs]
+    assert len(mates[0] & mates[1]) < 4
+
+
 def test_large_steps_are_split_into_passes_within_the_token_budget() -> None:
-    passes = within_budget(_examples([9, 30, 10, 10, 200]), max_tokens=60)
-    assert [[len(example.ids) for example in each] for each in passes] == [[200], [30, 10], [10, 9]]
+    examples = _examples([9, 30, 10, 10, 200])
+
+    def lengths(layout: Layout) -> list[list[int]]:
+        return [[len(example.ids) for example in each] for each in layout.passes(examples, 60)]
+
+    assert lengths(PADDED) == [[200], [30, 10], [10, 9]]
+    # Each begins as the longer ones do, so the first four are no more than the longest of them.
+    assert lengths(SHARED) == [[9, 10, 10, 30], [200]]
 
 
 @pytest.mark.parametrize(
     ("rows", "epochs", "batch"), [(11, 150, 4), (100, 35, 8), (1000, 6, 8), (10_000, 3, 16), (40_000, 1, 16)]
 )
 def test_auto_gives_few_rows_many_epochs_and_many_rows_few(rows: int, epochs: int, batch: int) -> None:
-    resolved = resolve(Hyperparameters(), num_examples=rows, training=Training.FULL)
+    resolved = resolve(Hyperparameters(), num_examples=rows, method=method_of(Hyperparameters(), BUILT_IN))
     assert (resolved.n_epochs, resolved.batch_size) == (epochs, batch)
     assert resolved.learning_rate_multiplier == 1
 

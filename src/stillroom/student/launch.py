@@ -1,0 +1,139 @@
+"""Several processes of one run on this machine: `python -m stillroom.student.launch FOLDER`.
+
+Starts as many of `python -m stillroom.student.run FOLDER` as FOLDER/spec.json has "processes", tells each its
+number by torchrun's environment variables, and ends with them. To whoever started it, it is one job child: events
+on standard output, SIGTERM stops the run, and nothing is left when it is killed or its parent's pipe closes. When
+one process dies, the others cannot go on: they are ended, and this one ends as the first did, by the same signal
+or with the same exit code.
+
+Owns processes and their ends. Knows neither torch nor what they do; several machines are torchrun's or
+accelerate's business.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+MODULE = "stillroom.student.run"
+MEETING = "STILLROOM_PROCESSES_MEET_AT"
+"""Names the file over which the processes find each other: no port is opened for it."""
+LAST_WORDS_SECONDS = 10.0
+"""How long the others may take to end by themselves, when one has failed: one of them may have to say why."""
+EXIT_PARENT_GONE = 3
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1:
+        sys.stderr.write("usage: python -m stillroom.student.launch FOLDER\n")
+        return 2
+    end_with_parent()
+    folder = Path(arguments[0])
+    with tempfile.TemporaryDirectory(prefix="stillroom-") as meeting:
+        running: list[subprocess.Popen[bytes]] = []
+        signal.signal(signal.SIGTERM, lambda *_: _ask_to_stop(running))
+        count = processes_of(folder)
+        for rank in range(count):
+            running.append(started(folder, _numbered(rank, count) | {MEETING: f"{meeting}/file"}))
+        code = _seen_through(running)
+    if code < 0:
+        _die_by(-code)
+    return code
+
+
+def processes_of(folder: Path) -> int:
+    """How many the run's spec asks for. A spec that cannot be read is the run's own to complain about."""
+    try:
+        return max(1, int(json.loads((folder / "spec.json").read_text(encoding="utf-8")).get("processes") or 1))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return 1
+
+
+def was_started_with_others() -> bool:
+    """Whether a launcher, of whatever make, has given this process a number among others."""
+    return "WORLD_SIZE" in os.environ
+
+
+def is_first() -> bool:
+    """Whether this process is the one that speaks for all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def end_with_parent() -> None:
+    """From now on, the process ends as soon as the pipe from its parent closes, whatever it is doing.
+
+    A standard input that is no pipe, such as a terminal or /dev/null, belongs to no such parent.
+    """
+    mode = os.fstat(0).st_mode
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+        threading.Thread(target=_watch_parent, daemon=True).start()
+
+
+def _watch_parent() -> None:
+    while os.read(0, 4096):
+        pass
+    os._exit(EXIT_PARENT_GONE)
+
+
+def started(folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """With a pipe from us as its standard input: it ends when we do."""
+    command = [sys.executable, "-m", MODULE, str(folder)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, **environment})
+
+
+def _numbered(rank: int, count: int) -> dict[str, str]:
+    """As torchrun sets them, and that all traffic stays on this machine."""
+    loopback = "lo0" if sys.platform == "darwin" else "lo"
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        # Each sets its number of threads itself; one at first, as accelerate would guess and warn.
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+        "GLOO_SOCKET_IFNAME": loopback,
+        "NCCL_SOCKET_IFNAME": loopback,
+    }
+
+
+def _ask_to_stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for each in processes:
+        each.send_signal(signal.SIGTERM)  # which does nothing to one that has ended
+
+
+def _seen_through(processes: Sequence[subprocess.Popen[bytes]]) -> int:
+    """Waits for all of them, or for the first that fails; what they have ended with, below zero for a signal."""
+    while None in (codes := [each.poll() for each in processes]) and not any(codes):
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+    deadline = time.monotonic() + LAST_WORDS_SECONDS
+    ends = [_ended(each, deadline) for each in processes]
+    return next((end for end in ends if end < 0), max(ends))
+
+
+def _ended(process: subprocess.Popen[bytes], deadline: float) -> int:
+    """Its exit code, and 0 for one that had to be killed: it did not fail."""
+    try:
+        return process.wait(max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return 0
+
+
+def _die_by(number: int) -> None:
+    if number != signal.SIGKILL:
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,98 @@
+"""Fine-tuning and asking in a few lines, for scripts and notebooks: the same runs that jobs are, in this process.
+
+    from stillroom.student.script import fine_tune, open_student
+
+    model = fine_tune("runs/tickets", training_file="tickets.jsonl", base="Qwen/Qwen3-0.6B", lora_rank=8)
+    print(open_student(model).answer([{"role": "user", "content": "My invoice is wrong."}]))
+
+Owns nothing but the way in: what a run is made of is in `run`, and a folder that holds half a run goes on from there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stillroom.student.base_models import SCRATCH_SMALL, Student, open_artefact
+from stillroom.student.run import run
+
+Event = Mapping[str, Any]
+
+
+def fine_tune(
+    folder: str | Path,
+    *,
+    training_file: str | Path,
+    validation_file: str | Path | None = None,
+    base: str = SCRATCH_SMALL,
+    revision: str | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    memory_bytes: int | None = None,
+    checkpoint_seconds: float = 30.0,
+    on_event: Callable[[Event], None] = lambda event: None,
+    **hyperparameters: Any,
+) -> Path:
+    """Trains, and gives the folder of the model. `base` is "scratch-small", a folder or a hub id; hyperparameters are
+    those of a job (`n_epochs`, `lora_rank`, ...). `on_event` sees what a job child reports: see `run`.
+
+    Raises StillroomError: BaseModelUnusable, InvalidTrainingFile, InvalidRequest, TrainingFailed.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    spec = {
+        "base": {"name": base, "path": None if base == SCRATCH_SMALL else base, "revision": revision},
+        "training_file": str(Path(training_file).resolve()),
+        "validation_file": str(Path(validation_file).resolve()) if validation_file else None,
+        "hyperparameters": hyperparameters,
+        "seed": seed,
+        "threads": threads or os.cpu_count() or 1,
+        "memory_bytes": memory_bytes,
+        "checkpoint_seconds": checkpoint_seconds,
+        "model_name": folder.name,
+    }
+    (folder / "spec.json").write_text(json.dumps(spec, indent=2) + "\n", encoding="utf-8")
+    made: list[Path] = []
+
+    def take(event: Event) -> None:
+        if event["type"] == "done":
+            made.append(Path(event["path"]))
+        on_event(event)
+
+    run(folder, take, threading.Event())
+    return made[0]
+
+
+def open_student(folder: str | Path) -> Answerer:
+    """A model folder of ours, ready to answer."""
+    return Answerer(open_artefact(Path(folder)))
+
+
+class Answerer:
+    """One student in this process, one answer at a time, greedily: for a look, not for traffic."""
+
+    def __init__(self, student: Student) -> None:
+        self.student = student
+
+    @torch.inference_mode()
+    def answer(self, messages: Sequence[Mapping[str, Any]], *, tools: Sequence[Any] = (), max_tokens: int = 512) -> str:
+        """The likeliest answer's text."""
+        template = self.student.template
+        prompt = template.encode_prompt(messages, tools)
+        model: Any = self.student.model.eval()
+        ids_1T = torch.tensor([prompt], device=next(model.parameters()).device)
+        found_1T = model.generate(
+            ids_1T,
+            attention_mask=torch.ones_like(ids_1T),
+            max_new_tokens=max_tokens,
+            do_sample=False,
+            eos_token_id=list(template.end_ids),
+            pad_token_id=template.end_ids[0],
+        )
+        return template.decode(found_1T[0, len(prompt) :].tolist())

@@ -1,0 +1,69 @@
+"""The library without a server: a few lines in a script."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stillroom.errors import BaseModelUnusable, InvalidRequest
+from stillroom.student.checkpoint import BaseReference
+from stillroom.student.examples import Row
+from stillroom.student.script import fine_tune, open_student
+
+
+def test_one_call_trains_and_another_asks(tmp_path: Path, ticket_file: Path, ticket_rows: list[Row]) -> None:
+    events: list[Any] = []
+    model = fine_tune(
+        tmp_path / "run", training_file=ticket_file, threads=1, n_epochs=16, batch_size=4, on_event=events.append
+    )
+    assert [event["type"] for event in events][:2] == ["started", "step"]
+    row = ticket_rows[0]
+    assert open_student(model).answer(row.messages[:-1]) == row.messages[-1]["content"]
+
+
+def test_a_run_that_is_done_is_not_trained_again(tmp_path: Path, ticket_file: Path) -> None:
+    given: Any = {"training_file": ticket_file, "threads": 1, "n_epochs": 1, "batch_size": 8}
+    events: list[Any] = []
+    first = fine_tune(tmp_path / "run", **given)
+    assert fine_tune(tmp_path / "run", **given, on_event=events.append) == first
+    assert "step" not in {event["type"] for event in events}
+
+
+def test_a_base_of_ones_own_gets_an_adapter_of_the_rank_asked_for(
+    tmp_path: Path, ticket_file: Path, tiny_base: BaseReference
+) -> None:
+    assert tiny_base.path
+    model = fine_tune(
+        tmp_path / "run", training_file=ticket_file, base=tiny_base.path, threads=1, n_epochs=1, lora_rank=3
+    )
+    assert '"r": 3,' in (model / "adapter_config.json").read_text()
+
+
+def test_what_is_wrong_is_said_as_an_error(tmp_path: Path, ticket_file: Path) -> None:
+    with pytest.raises(InvalidRequest, match="'n_epochs' is 0"):
+        fine_tune(tmp_path / "run", training_file=ticket_file, n_epochs=0)
+    with pytest.raises(BaseModelUnusable, match="does not exist"):
+        fine_tune(tmp_path / "other", training_file=ticket_file, base="./nowhere", threads=1)
+
+
+ALONE = """
+import importlib.abc, sys
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"starlette", "uvicorn", "aiohttp", "sqlalchemy", "alembic", "typer", "msgspec"}:
+            raise ImportError(f"{name} is not installed")
+
+sys.meta_path.insert(0, Absent())
+import stillroom.student.script, stillroom.student.run, stillroom.student.measure
+print("stands alone")
+"""
+
+
+def test_it_needs_nothing_of_the_web_and_no_database() -> None:
+    done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.returncode) == ("stands alone\n", 0), done.stderr
