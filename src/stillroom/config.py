@@ -120,10 +120,15 @@ class TrainingSettings(Section, frozen=True, kw_only=True):
     running_jobs: int = 1
     """How many jobs train at the same time."""
     threads: int = 0
-    """CPU threads a training process uses. 0: all cores."""
+    """CPU threads a job uses, shared by its processes. 0: all cores."""
+    processes: Count = 1
+    """How many processes train a job together, each a part of every step's examples. With GPUs, as many as there are."""
+    sharding: bool = False
+    """Whether these hold a shard of weights and optimizer state each (FSDP), for models that do not fit into one GPU,
+    or all of them."""
     memory_gb: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)] = 0.0
-    """How much memory a training process may take, in GB (of the GPU where there is one). 0: what the machine has free
-    when the job starts."""
+    """How much memory each training process may take, in GB (of its GPU where there is one). 0: what is free when the
+    job starts."""
     checkpoint_seconds: float = 30.0
     """How often a running job saves the state it can go on from after a crash."""
     attempts: Count = 3
@@ -140,8 +145,9 @@ class ServingSettings(Section, frozen=True, kw_only=True):
     """CPU threads the students' process uses. 0: all cores."""
     idle_seconds: float = 1800.0
     """A student that nobody called for so long is unloaded; its next call loads it again."""
-    start_seconds: float = 120.0
-    """How long starting the students' process or loading a student may take."""
+    start_seconds: float = 300.0
+    """How long starting the students' process or loading a student may take; loading includes proving that the student
+    behaves as it was trained."""
 
 
 class EvalsSettings(Section, frozen=True, kw_only=True):
@@ -345,6 +351,8 @@ def _hint(error: msgspec.ValidationError, kind: type[Section], value: Any) -> st
 
 
 def _check(settings: Settings) -> None:
+    if settings.training.sharding and settings.training.processes == 1:
+        log.warning("[training]: sharding has no effect with one process.")
     for name, teacher in settings.teachers.items():
         _check_teacher(name, teacher)
     for name, student in settings.students.items():

@@ -108,7 +108,9 @@ def test_another_projects_object_is_not_found(shared: tuple[Server, dict[str, st
     # The control: for its own project it is there (deleting is left out, it would end the test's objects).
     if route.method == "GET":
         # An export that could not be made has no content, which is its owner's to know.
-        assert send(server, "GET", path).status == (409 if path.endswith(f"{objects['stillroom/exports']}/content") else 200)
+        assert send(server, "GET", path).status == (
+            409 if path.endswith(f"{objects['stillroom/exports']}/content") else 200
+        )
 
 
 @pytest.mark.parametrize(

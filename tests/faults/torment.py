@@ -36,9 +36,10 @@ SETTINGS: dict[str, Any] = {
     "students": json.dumps({"scratch-small": {"price": {"training": 3.0}}}),
 }
 OF_THE_MACHINE = {"tokens_per_second", "computed_tokens_per_second", "memory_bytes", "elapsed_seconds"}
-HYPERPARAMETERS = {"n_epochs": 12, "batch_size": 4}
-EXAMPLES, TOTAL_STEPS = 24, 72
+HYPERPARAMETERS = {"n_epochs": 6, "batch_size": 4}
+EXAMPLES, TOTAL_STEPS = 24, 36
 LOOK_SECONDS = 0.05
+EARLY, EARLY_SECONDS = 0.2, 5.0  # of the blows, and how long a trainer takes at least until its first step
 ORPHAN_SECONDS = 120.0  # for a trainer to notice that its worker is dead: when it has done with importing
 
 
@@ -50,6 +51,8 @@ class Figures:
     kills: int = 0
     stops_taken_over: int = 0
     stops_short: int = 0
+    while_training: int = 0
+    """Of both; the others came while the trainer was starting."""
     not_used: int = 0
     seconds: float = 0.0
     longest_orphan_seconds: float = 0.0
@@ -68,12 +71,13 @@ class _Worker:
 
 @dataclass(frozen=True, kw_only=True)
 class _Blow:
-    """What is to happen to whoever holds the claim."""
+    """What is to happen to whoever holds the claim, and when: at a time, or as soon as it has trained to a step."""
 
     kind: str
-    at: float
     subject: str
     fence: int
+    at: float | None
+    step: int
 
 
 class Torment:
@@ -100,13 +104,12 @@ class Torment:
             file = upload(server, example_lines(EXAMPLES)).json["id"]
             control = self._submit(server, file)
             wait_for(lambda: self._states() == {control: "succeeded"}, seconds=600)
-            job_seconds = time.monotonic() - began
             subjects = [self._submit(server, file) for _ in range(self._num_jobs)]
             self._plans = {subject: [] for subject in subjects}
             self._rng.shuffle(self._planned)
             for number, kind in enumerate(self._planned):
                 self._plans[subjects[number % len(subjects)]].append(kind)
-            self._torment(job_seconds, until=time.monotonic() + limit_seconds)
+            self._torment(until=time.monotonic() + limit_seconds)
             self._end_workers()
             wait_for(lambda: not any(map(self._left_in_run, subjects)), seconds=60)
             self._check(server, control, subjects)
@@ -115,12 +118,12 @@ class Torment:
 
     # --- what is done to them ---------------------------------------------------------------------------
 
-    def _torment(self, job_seconds: float, *, until: float) -> None:
+    def _torment(self, *, until: float) -> None:
         while not self._is_over():
             if time.monotonic() > until:
                 self.figures.violations.append(f"not over in time: {Counter(self._states().values())}")
                 return
-            self._notice_claims(job_seconds)
+            self._notice_claims()
             self._strike()
             self._wake()
             self._watch_orphans()
@@ -130,28 +133,51 @@ class Torment:
         ended = all(state in ("succeeded", "failed") for state in self._states().values())
         return ended and not self._orphans and all(worker.wakes_at is None for worker in self._workers)
 
-    def _notice_claims(self, job_seconds: float) -> None:
+    def _notice_claims(self) -> None:
         """A claim that is new gets the next blow of its job's plan, at any moment from its start to its end."""
         for subject, (_, fence) in self._claims().items():
             if subject in self._plans and (subject, fence) not in self._seen:
                 self._seen.add((subject, fence))
                 if self._plans[subject]:
-                    at = time.monotonic() + self._rng.uniform(0.0, 1.2 * job_seconds)
-                    kind = self._plans[subject].pop()
-                    self._blows.append(_Blow(kind=kind, at=at, subject=subject, fence=fence))
+                    self._blows.append(self._blow(self._plans[subject].pop(), subject, fence))
+
+    def _blow(self, kind: str, subject: str, fence: int) -> _Blow:
+        """Now and then while the trainer starts; else at a step that is still to come, the last one's end included."""
+        is_early = self._rng.random() < EARLY
+        at = time.monotonic() + self._rng.uniform(0.0, EARLY_SECONDS) if is_early else None
+        # As many steps on as leaves room for the blows that follow.
+        step = self._steps_of(subject) + self._rng.randint(1, TOTAL_STEPS // (len(self._plans[subject]) + 1))
+        return _Blow(kind=kind, subject=subject, fence=fence, at=at, step=min(step, TOTAL_STEPS))
 
     def _strike(self) -> None:
         claims = self._claims()
-        for blow in [each for each in self._blows if each.at <= time.monotonic()]:
-            self._blows.remove(blow)
+        for blow in list(self._blows):
             pid, fence = claims.get(blow.subject, (0, -1))
             worker = next((each for each in self._workers if each.process.pid == pid), None)
             if fence != blow.fence or worker is None or worker.wakes_at is not None:
+                self._blows.remove(blow)
                 self._plan_anew(blow.kind)  # it came too late: the job has ended or is somebody else's
-            elif blow.kind == "kill":
-                self._kill(worker)
-            else:
-                self._stop(worker, short=blow.kind == "short stop")
+            elif self._is_due(blow, worker):
+                self._blows.remove(blow)
+                self._land(blow, worker)
+
+    def _is_due(self, blow: _Blow, worker: _Worker) -> bool:
+        if blow.at is not None:
+            return time.monotonic() >= blow.at
+        return self._steps_of(blow.subject) >= blow.step and any(map(_trains, children(worker.process.pid)))
+
+    def _land(self, blow: _Blow, worker: _Worker) -> None:
+        if blow.at is None:
+            self.figures.while_training += 1
+        if blow.kind == "kill":
+            self._kill(worker)
+        else:
+            self._stop(worker, short=blow.kind == "short stop")
+
+    def _steps_of(self, subject: str) -> int:
+        """How many steps the job's folder has the figures of."""
+        path = self._data / "runs" / subject / "metrics.csv"
+        return max(0, path.read_bytes().count(b"\n") - 1) if path.exists() else 0
 
     def _plan_anew(self, kind: str) -> None:
         states = self._states()

@@ -89,7 +89,9 @@ def test_commands_say_what_cannot_be_exported_and_write_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-def test_an_export_is_made_watched_fetched_and_removed_by_requests(raw: Raw, server: Server, job: FineTuningJob) -> None:
+def test_an_export_is_made_watched_fetched_and_removed_by_requests(
+    raw: Raw, server: Server, job: FineTuningJob
+) -> None:
     status, begun = _begin(raw, job.fine_tuned_model or "", format="gguf")
     assert (status, begun["object"], begun["precision"]) == (200, "stillroom.export", "f16")
     assert begun["status"] in ("waiting", "running")
@@ -161,8 +163,10 @@ def test_a_student_that_was_changed_is_neither_deployed_nor_called_nor_exported(
 
         made = wait_for(failed, seconds=60)
         assert re.search(DIFFERENCE, made["provisioningError"]["message"])
-        for called in (lambda: azure.chat.completions.create(model="changed", messages=HELLO),
-                       lambda: client.chat.completions.create(model="changed", messages=HELLO)):
+        for called in (
+            lambda: azure.chat.completions.create(model="changed", messages=HELLO),
+            lambda: client.chat.completions.create(model="changed", messages=HELLO),
+        ):
             with pytest.raises(APIStatusError, match=DIFFERENCE) as refused:
                 called()
             assert refused.value.status_code == 503
@@ -176,5 +180,7 @@ def test_a_student_that_was_changed_is_neither_deployed_nor_called_nor_exported(
         assert raw("GET", f"{EXPORTS}/{export['id']}/content")[0] == 409
         raw("DELETE", f"{EXPORTS}/{export['id']}")
     arm.deployments.begin_delete(*PLACE, "changed").result()
-    assert client.chat.completions.create(model=name, messages=HELLO, max_tokens=3).choices[0].message.content is not None
+    assert (
+        client.chat.completions.create(model=name, messages=HELLO, max_tokens=3).choices[0].message.content is not None
+    )
     assert re.search(rf"student {re.escape(name)} loaded; \d+ tokens compared", server.log.read_text())

@@ -109,6 +109,7 @@ def test_the_key_is_on_no_disk_and_in_no_log(reporting: Server, reported: FineTu
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
 
 
+@pytest.mark.slow
 def test_a_job_succeeds_while_wandb_is_down_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reported: FineTuningJob
 ) -> None:

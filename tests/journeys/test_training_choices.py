@@ -180,3 +180,16 @@ def test_a_wrong_choice_is_refused_at_once_with_what_would_be_right(
         start(sdk, wrong, model=model)
     assert refused.value.param == f"hyperparameters.{next(iter(wrong))}"
     assert words in refused.value.message
+
+
+def test_two_processes_train_one_job_within_the_memory_that_is_set(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"training_processes": 2, "training_memory_gb": 3}
+    with Server(tmp_path / "data", **settings) as running:
+        with OpenAI(base_url=f"{running.url}/v1", api_key=running.key, max_retries=0) as sdk:
+            ended = await_end(sdk, start(sdk, {"n_epochs": 2, "batch_size": 4}, model="scratch-small").id)
+            assert ended.status == "succeeded", ended.error
+            events = list(sdk.fine_tuning.jobs.list_events(ended.id, limit=100))
+        spec = json.loads((running.data / "runs" / ended.id / "spec.json").read_text())
+    assert (spec["processes"], spec["memory_bytes"]) == (2, 3 * 10**9)
+    steps = [event.message.partition(":")[0] for event in reversed(events) if event.type == "metrics"]
+    assert steps == [f"Step {number}/6" for number in range(1, 7)]

@@ -91,6 +91,14 @@ def test_settings_of_the_built_in_student_that_change_nothing_are_warned_of(capl
     assert "precision and quantization have no effect" in caplog.text
 
 
+def test_shards_of_one_process_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    config.load(written("[training]\nsharding = true\n"))
+    assert "sharding has no effect with one process" in caplog.text
+    caplog.clear()
+    config.load(written("[training]\nsharding = true\nprocesses = 2\n"))
+    assert caplog.text == ""
+
+
 def test_a_secret_is_read_from_where_it_is_said_to_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SOME_KEY", "from the environment")
     (tmp_path / "key").write_text("from a file\n")

@@ -252,6 +252,11 @@ class Quotes:
             running = joined().where(queue.c.state == State.RUNNING.value).subquery()
             if connection.execute(select(func.count()).select_from(running)).scalar():
                 found.append("A fine-tuning job was running while this was measured; alone it may go faster.")
+        if self._settings.training.processes > 1:
+            found.append(
+                f"This was measured in one process; jobs here are trained by {self._settings.training.processes} and may be "
+                "faster."
+            )
         if measurement.load > 1:
             found.append(
                 f"The machine was busy while this was measured ({measurement.load:.1f} processes for each core), so the "

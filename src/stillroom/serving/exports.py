@@ -70,6 +70,8 @@ class Export:
     error: StillroomError | None = None
     finished_at: int | None = None
     expires_at: int | None = None
+    used: float = 0.0
+    """When it was made or last read, on the clock that only runs forward."""
     readers: int = 0
 
     @property
@@ -85,8 +87,9 @@ Work = Callable[[Export], Awaitable[None]]
 class Exports:
     """The exports of this server. Lives on the event loop; one is made at a time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, kept_seconds: float = KEPT_SECONDS) -> None:
         self._folder = folder
+        self._kept_seconds = kept_seconds
         self._exports: dict[str, Export] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._turn = asyncio.Semaphore(1)
@@ -139,24 +142,29 @@ class Exports:
                 made.status = Status.RUNNING
                 await work(made)
             made.status = Status.SUCCEEDED
-        except StillroomError as error:
-            log.warning("the %s export of %s failed: %s", made.format, made.model, error.message)
-            made.status, made.error = Status.FAILED, error
+        except (StillroomError, OSError) as error:
+            log.warning("the %s export of %s failed: %s", made.format, made.model, error)
+            made.status, made.error = Status.FAILED, _as_ours(error)
             await asyncio.to_thread(shutil.rmtree, made.folder, ignore_errors=True)
         made.finished_at = int(time.time())
-        self._expire_later(made)
+        self._was_used(made)
+        self._expire_in(self._kept_seconds, made)
 
-    def _expire_later(self, made: Export) -> None:
-        made.expires_at = int(time.time() + KEPT_SECONDS)
-        asyncio.get_running_loop().call_later(KEPT_SECONDS, self._expire, made)
+    def _expire_in(self, seconds: float, made: Export) -> None:
+        asyncio.get_running_loop().call_later(seconds, self._expire, made)
 
     def _expire(self, made: Export) -> None:
+        left = self._kept_seconds - (time.monotonic() - made.used)
         if made.id not in self._exports:
             return
-        if made.readers or time.time() < (made.expires_at or 0) - 1:
-            self._expire_later(made)
+        if made.readers or left > 0:
+            self._expire_in(max(left, self._kept_seconds / 10), made)
             return
         self._tasks[made.id] = asyncio.create_task(self._forget(made))
+
+    def _was_used(self, made: Export) -> None:
+        made.used = time.monotonic()
+        made.expires_at = int(time.time() + self._kept_seconds)
 
     def _make_room(self, project: int) -> None:
         mine = self.of_project(project)
@@ -187,7 +195,13 @@ class Exports:
             raise NotFound(f"The export '{found.id}' was deleted while it was read.", param="id") from error
         finally:
             found.readers -= 1
-            found.expires_at = int(time.time() + KEPT_SECONDS)
+            self._was_used(found)
+
+
+def _as_ours(error: StillroomError | OSError) -> StillroomError:
+    if isinstance(error, StillroomError):
+        return error
+    return StillroomError(f"The export could not be written: {error.strerror or error}.")
 
 
 def _tar(folder: Path, files: list[ExportedFile]) -> Iterator[bytes]:

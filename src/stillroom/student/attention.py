@@ -54,7 +54,9 @@ def tree_attention(
 ) -> tuple[Tensor, None]:
     """What transformers calls in every layer. Gives (1, L, H, E)."""
     attend = by_segments if query_1HLE.device.type == "cpu" else by_mask
-    return attend(query_1HLE, key_1GLE, value_1GLE, tree, scaling).transpose(1, 2), None
+    # Under autocast, position encodings make float32 of what the products were rounded to.
+    rounded_1HLE, rounded_1GLE = query_1HLE.to(value_1GLE.dtype), key_1GLE.to(value_1GLE.dtype)
+    return attend(rounded_1HLE, rounded_1GLE, value_1GLE, tree, scaling).transpose(1, 2), None
 
 
 def by_segments(

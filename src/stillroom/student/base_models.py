@@ -10,7 +10,6 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -87,12 +86,6 @@ class Student:
     def training(self) -> Training:
         """Which weights a job moves, and what the student's artefacts hold."""
         return self.method.training
-
-    def computing(self) -> AbstractContextManager[Any]:
-        """Around every forward pass in training: rounds for each product what is held more exactly."""
-        if self.training is Training.ADAPTER or self.compute_dtype is torch.float32:
-            return nullcontext()
-        return torch.autocast(next(self.model.parameters()).device.type, dtype=self.compute_dtype)
 
 
 def open_base(

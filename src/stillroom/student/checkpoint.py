@@ -1,11 +1,10 @@
-"""What a training run leaves on disk: model artefacts to serve, resume states to go on from.
+"""What a training run leaves on disk to be served: model artefacts. (`resume` has the states to go on from.)
 
-Both are folders that appear whole or not at all (temporary name, fsync, rename, fsync) with a manifest
-of sha256 sums. Weights are safetensors, everything else JSON: nothing is ever unpickled.
+Folders appear whole or not at all (temporary name, fsync, rename, fsync) and have a manifest of sha256 sums.
+Weights are safetensors, everything else JSON: nothing is ever unpickled.
 
     checkpoints/step-000375/   config.json, model.safetensors or adapter_model.safetensors, tokenizer,
                                chat_template.jinja, identity.json, stillroom.json
-    resume/step-000375/        state.safetensors, state.json, manifest.json
 
 Knows models as things with tensors; does not know how they are trained.
 """
@@ -20,30 +19,24 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import torch
 from peft import PeftModel
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from stillroom.errors import BaseModelUnusable, DiskFull
 from stillroom.student.hyperparameters import Training
 from stillroom.student.identity import Identity, write_identity
 from stillroom.student.manifest import MANIFEST
-from stillroom.student.packing import Passes
 from stillroom.student.template import ChatTemplate
 
 FORMAT = 1
 CHECKPOINTS_KEPT = 3
-RESUME_STATES_KEPT = 2
 _STEP = re.compile(r"step-\d{6,}")
 _DRAFT = re.compile(r"\..+\.[0-9a-f]{16}")
 
@@ -79,7 +72,7 @@ def write_artefact(
     model: nn.Module,
     template: ChatTemplate,
     artefact: Artefact,
-    identity: Identity | None = None,
+    identity: Identity,
     *,
     weights: Mapping[str, Tensor] | None = None,
 ) -> None:
@@ -91,8 +84,7 @@ def write_artefact(
         # peft leaves a model card full of blanks.
         (to / "README.md").unlink(missing_ok=True)
         template.tokenizer.save_pretrained(str(to))
-        if identity is not None:
-            write_identity(to, identity)
+        write_identity(to, identity)
         sums = {path.name: _sha256(path) for path in sorted(to.iterdir())}
         _write_json(to / MANIFEST, {"format": FORMAT, **asdict(artefact), "sha256": sums})
 
@@ -139,96 +131,6 @@ def step_folders(folder: Path) -> list[Path]:
 
 def step_folder(folder: Path, step: int) -> Path:
     return folder / f"step-{step:06d}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far a run is, in the parts that are no tensors."""
-
-    step: int
-    """Optimizer steps done."""
-    fingerprint: str
-    """Of everything that decides the run's weights: a state of another run is never continued."""
-    metrics: dict[str, Any]
-    """The last step's figures, for the next checkpoint's report."""
-    passes: Passes
-    """How its steps are computed: what rounds as before gives the same weights."""
-
-
-def save_resume_state(folder: Path, model: nn.Module, optimizers: Sequence[Optimizer], progress: Progress) -> None:
-    """All that the rest of the run depends on: trained weights, optimizer, generator, step."""
-    tensors = _model_tensors(model) | _optimizer_tensors(optimizers) | {"rng": torch.get_rng_state()}
-
-    def write(to: Path) -> None:
-        save_file(tensors, to / "state.safetensors")
-        _write_json(to / "state.json", asdict(progress))
-        sums = {path.name: _sha256(path) for path in sorted(to.iterdir())}
-        _write_json(to / "manifest.json", {"format": FORMAT, "sha256": sums})
-
-    write_folder(step_folder(folder, progress.step), write)
-    keep_last(folder, RESUME_STATES_KEPT)
-
-
-def load_resume_state(
-    folder: Path, model: nn.Module, optimizers: Sequence[Optimizer], *, on_damaged: Callable[[Path], None]
-) -> Progress | None:
-    """Puts the newest undamaged state into model and optimizer; None when there is none."""
-    for state in reversed(step_folders(folder)):
-        if not _is_whole(state):
-            on_damaged(state)
-            continue
-        tensors = load_file(state / "state.safetensors")
-        _restore_model(model, tensors)
-        _restore_optimizers(optimizers, tensors)
-        torch.set_rng_state(tensors["rng"])
-        values = json.loads((state / "state.json").read_text(encoding="utf-8"))
-        return Progress(**{**values, "passes": Passes(**values["passes"])})
-    return None
-
-
-def _is_whole(state: Path) -> bool:
-    try:
-        sums = json.loads((state / "manifest.json").read_text(encoding="utf-8"))["sha256"]
-        with safetensors.safe_open(state / "state.safetensors", framework="pt"):
-            pass
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError):
-        return False
-    return _damaged(state, sums) is None
-
-
-def _model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    return {
-        f"model.{name}": parameter.detach().cpu().contiguous()
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
-
-
-def _restore_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                parameter.copy_(tensors[f"model.{name}"])
-
-
-def _optimizer_tensors(optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
-    return {
-        f"optimizer.{which}.{index}.{key}": value.detach().cpu().contiguous()
-        for which, optimizer in enumerate(optimizers)
-        for index, values in optimizer.state_dict()["state"].items()
-        for key, value in values.items()
-    }
-
-
-def _restore_optimizers(optimizers: Sequence[Optimizer], tensors: Mapping[str, Tensor]) -> None:
-    for which, optimizer in enumerate(optimizers):
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            if name.startswith(f"optimizer.{which}."):
-                _, _, index, key = name.split(".")
-                state.setdefault(int(index), {})[key] = tensor
-        # The groups are built anew by every run; the rate of each step is computed from its number.
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def write_folder(folder: Path, write: Callable[[Path], None]) -> None:

@@ -119,7 +119,9 @@ CONVERSATIONS: tuple[Conversation, ...] = (
     ),
     _chat(_user("What is the weather?"), tools=[_WEATHER]),
     # Scripts
-    _chat(_system("日本語で簡潔に答えてください。"), _user("チェックインは何時からですか？荷物だけ先に預けられますか。")),
+    _chat(
+        _system("日本語で簡潔に答えてください。"), _user("チェックインは何時からですか？荷物だけ先に預けられますか。")
+    ),
     _chat(_user("請問明天早上有到機場的巴士嗎？一共3個人，2件行李。")),
     _chat(_user("안녕하세요. 내일 아침 7시에 택시를 불러 주실 수 있나요?")),
     _chat(_user("هل الإفطار مشمول في السعر؟ نحن ٤ أشخاص.")),
@@ -135,7 +137,9 @@ CONVERSATIONS: tuple[Conversation, ...] = (
     # Numbers, whitespace, code, length
     _chat(_user("Add 1234567.89, 0x1F, 3/4, 2031-05-03T14:05:59+09:00, 100%, $1,999.00 and 12345678901234567890.")),
     _chat(_user("  two spaces\n\n\tand a tab  \r\n   three lines\n\n\n end \t ")),
-    _chat(_user("I'm sure WE'LL say IT'S fine; they'd've DON'T!?... (so-called) \"quotes\" — and ‘others’ _under_score")),
+    _chat(
+        _user("I'm sure WE'LL say IT'S fine; they'd've DON'T!?... (so-called) \"quotes\" — and ‘others’ _under_score")
+    ),
     _chat(
         _system("Review code."),
         _user("```python\ndef f(x: int) -> int:\n    if x <= 1:\n        return 1\n    return x * f(x - 1)  # n!\n```"),

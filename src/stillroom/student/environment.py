@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("stillroom", "torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers")
+PACKAGES = ("stillroom", "torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "bitsandbytes")
 
 
 def environment() -> dict[str, Any]:

@@ -46,8 +46,10 @@ from stillroom.student.adapters import without_peft_warnings
 from stillroom.student.base_models import Student, open_artefact
 from stillroom.student.checkpoint import read_artefact, write_folder
 from stillroom.student.formats import Format, check_training, format_of, precision_of
-from stillroom.student.gguf import tokenizer_in, write_gguf
+from stillroom.student.gguf import write_gguf
+from stillroom.student.gguf_tokenizer import tokenizer_in
 from stillroom.student.identity import Agreement, Identity, identity_of, read_identity, verify
+from stillroom.student.precision import four_bits, is_quantized, keep_one_layout
 from stillroom.student.template import ChatTemplate
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
@@ -124,8 +126,10 @@ class _Export:
         config |= {"base_model_name_or_path": self._artefact.base.path, "revision": self._artefact.base.revision}
         (draft / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         self._tell("opening", 0, 1)
+        rounded = {"quantization_config": four_bits(torch.float32)} if self._is_on_four_bits else {}
         with without_peft_warnings():
-            model = AutoPeftModelForCausalLM.from_pretrained(str(draft), dtype=torch.float32)
+            model = AutoPeftModelForCausalLM.from_pretrained(str(draft), dtype=torch.float32, **rounded)
+        keep_one_layout(model)
         self._check(identity, model, AutoTokenizer.from_pretrained(str(draft)))
 
     def _gguf(self, draft: Path) -> None:
@@ -148,9 +152,7 @@ class _Export:
         gc.collect()
         self._tell("opening", 0, 1)
         # Its own transformers class reads the shape from the file too, but not all that shapes have.
-        read = AutoModelForCausalLM.from_pretrained(
-            str(draft), gguf_file=path.name, config=config, dtype=torch.float32
-        )
+        read = AutoModelForCausalLM.from_pretrained(str(draft), gguf_file=path.name, config=config, dtype=torch.float32)
         read.generation_config = generation
         self._check(identity, read, tokenizer_in(path, tokenizer))
 
@@ -176,6 +178,10 @@ class _Export:
         )
         self._tell("checking", 1, 1)
 
+    @property
+    def _is_on_four_bits(self) -> bool:
+        return is_quantized(self._artefact.base.quantization)
+
     def _slug(self) -> str:
         return NOT_A_NAME.sub("-", self._artefact.model_name).strip("-.") or "model"
 
@@ -183,9 +189,12 @@ class _Export:
         assert self.agreement is not None
         base = self._artefact.base
         where = base.path or "nothing: its weights started at random"
+        loading = (
+            _LOADING_ON_FOUR_BITS if self._kind is Format.ADAPTER and self._is_on_four_bits else _LOADING[self._kind]
+        )
         return README.format(
             name=self._artefact.model_name,
-            loading=_LOADING[self._kind].format(file=next((each.name for each in draft.glob("*.gguf")), "")),
+            loading=loading.format(file=next((each.name for each in draft.glob("*.gguf")), "")),
             base=base.name,
             where=where + (f", revision {base.revision}" if base.revision else ""),
             precision=self.precision,
@@ -277,6 +286,17 @@ The chat template is in the file; `--jinja` makes llama.cpp use it. Two things l
 did: normalise Unicode (NFC) where the tokenizer does, and keep control tokens that a message spells as mere text.""",
 }
 
+_LOADING_ON_FOUR_BITS = (
+    _LOADING[Format.ADAPTER]
+    .replace(
+        "import AutoTokenizer\n",
+        'import AutoTokenizer, BitsAndBytesConfig\n\nnf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", '
+        "bnb_4bit_use_double_quant=True)",
+    )
+    .replace('CausalLM.from_pretrained(".")', 'CausalLM.from_pretrained(".", quantization_config=nf4)')
+    + "\n\nIt was trained on a base in 4 bits, and behaves as trained on one alone."
+)
+
 
 def run(folder: Path, emit: Callable[[dict[str, Any]], None], stopping: threading.Event) -> None:
     """One export that a server asked for."""
@@ -288,9 +308,7 @@ def run(folder: Path, emit: Callable[[dict[str, Any]], None], stopping: threadin
             raise TrainingFailed("The export was stopped.")
         emit({"type": "progress", "stage": stage, "done": done, "total": total})
 
-    made = export_model(
-        Path(spec["model"]), folder / "export", spec["format"], precision=spec["precision"], tell=tell
-    )
+    made = export_model(Path(spec["model"]), folder / "export", spec["format"], precision=spec["precision"], tell=tell)
     files = [
         {"name": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)}
         for path in sorted(made.folder.iterdir())

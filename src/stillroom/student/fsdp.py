@@ -27,7 +27,8 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> None:
     causal = _causal(model)
     for layer in _layers(causal):
         fully_shard(layer, mesh=mesh)
-    fully_shard(causal, mesh=mesh)
+    # Without being told, the outermost keeps what it has gathered until a backward pass, and there may be none.
+    fully_shard(causal, mesh=mesh, reshard_after_forward=True)
     for module in _units(causal):
         # The gradient of a sum is the sum of gradients, not their mean. And gloo can only add.
         module.set_gradient_divide_factor(1.0)
@@ -79,7 +80,7 @@ def _bytes(module: nn.Module) -> int:
 
 
 def _causal(model: nn.Module) -> nn.Module:
-    """Below an adapter's wrapper, which calls the model past its hooks."""
+    """Below an adapter's wrapper."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 

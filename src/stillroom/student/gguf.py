@@ -1,31 +1,26 @@
 """A student as one GGUF file, for llama.cpp and what is built on it.
 
-Owns what llama.cpp must be told about a model of transformers: its shape, its tensors by llama.cpp's names, its
-tokenizer and chat template. The format itself is the `gguf` package's, which llama.cpp's authors keep.
-
-llama.cpp splits text into words by rules of its own that a file names (`tokenizer.ggml.pre`). Which of them is the
-tokenizer's own is found by trying: one must split the texts of all our conversations alike, else the model
-is refused. What it does not do is to normalise text (NFC), which some tokenizers do before they split.
+Owns what llama.cpp must be told about a model of transformers: its shape, and its tensors by llama.cpp's names.
+Its tokenizer is `gguf_tokenizer`'s; the format itself is the `gguf` package's, which llama.cpp's authors keep.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from stillroom.errors import InvalidRequest
-from stillroom.student.conversations import CONVERSATIONS
-from stillroom.student.template import text_of
+from stillroom.student.gguf_tokenizer import add_tokenizer, name_for
 
 ARCHITECTURES = {
     "llama": gguf.MODEL_ARCH.LLAMA,
@@ -43,37 +38,8 @@ PRECISIONS = {
 }
 """Of matrices; vectors are few and stay float32."""
 
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_CASELESS = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+"
-_BREAKS = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-
 Tell = Callable[[int, int], None]
 """Bytes done, and bytes in all."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Splitting:
-    """One of llama.cpp's ways to split text into the words that merges stay within."""
-
-    name: str
-    patterns: tuple[str, ...]
-    """Each splits further what the one before it left."""
-    ignore_merges: bool = False
-    """A word that is in the vocabulary is one token, whatever the merges would make of it."""
-
-    def apply_to(self, tokenizer: Tokenizer) -> None:
-        splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in self.patterns]
-        as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*splits, as_bytes])
-
-
-SPLITTINGS = (
-    Splitting(name="gpt-2", patterns=(_GPT2,)),
-    Splitting(name="smollm", patterns=(r"\p{N}", _GPT2)),
-    Splitting(name="qwen2", patterns=(rf"{_CASELESS}|\p{{N}}|{_BREAKS}",)),
-    Splitting(name="llama-bpe", patterns=(rf"{_CASELESS}|\p{{N}}{{1,3}}|{_BREAKS}",), ignore_merges=True),
-    Splitting(name="dbrx", patterns=(rf"{_CASELESS}|\p{{N}}{{1,3}}|{_BREAKS}",)),
-)
 
 
 def write_gguf(
@@ -92,50 +58,14 @@ def write_gguf(
     """
     architecture = _architecture_of(model)
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[architecture])
-    writer.add_name(name)
+    writer.add_name(name_for(tokenizer, name))
     writer.add_file_type(PRECISIONS[precision][1])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     _describe(writer, model, architecture)
-    _add_tokenizer(writer, tokenizer, rows=model.get_input_embeddings().weight.shape[0])
+    add_tokenizer(writer, tokenizer, rows=model.get_input_embeddings().weight.shape[0])
     for other in [token for token in end_ids if token != tokenizer.eos_token_id][:1]:
         writer.add_eot_token_id(other)
     _write_tensors(writer, path, list(_tensors(model, architecture, precision)), tell)
-
-
-def tokenizer_in(path: Path, like: PreTrainedTokenizerBase) -> PreTrainedTokenizerFast:
-    """The tokenizer that a file tells of, splitting as llama.cpp does; it normalises text as `like` does."""
-    fields = gguf.GGUFReader(path).fields
-
-    def value(key: str) -> Any:
-        field = fields.get(f"tokenizer.{key}")
-        return None if field is None else field.contents()
-
-    tokens, kinds = value("ggml.tokens"), value("ggml.token_type")
-    splitting = next(each for each in SPLITTINGS if each.name == value("ggml.pre"))
-    vocabulary = {token: index for index, token in enumerate(tokens)}
-    merges = [(left, right) for left, _, right in (text.partition(" ") for text in value("ggml.merges"))]
-    built = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=splitting.ignore_merges))
-    splitting.apply_to(built)
-    built.normalizer = _backend(like).normalizer
-    built.decoder = decoders.ByteLevel()
-    special = {gguf.TokenType.CONTROL: True, gguf.TokenType.USER_DEFINED: False}
-    built.add_tokens(
-        [
-            AddedToken(token, special=special[kind], normalized=False)
-            for token, kind in zip(tokens, kinds, strict=True)
-            if kind in special
-        ]
-    )
-    named = {f"{kind}_token": value(f"ggml.{key}_token_id") for kind, key in _NAMED.items()}
-    made = PreTrainedTokenizerFast(
-        tokenizer_object=built, **{kind: tokens[index] for kind, index in named.items() if index is not None}
-    )
-    made.chat_template = value("chat_template")
-    return made
-
-
-_NAMED = {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown"}
-"""Tokens with a meaning: transformers' word for each, and GGUF's."""
 
 
 def _architecture_of(model: PreTrainedModel) -> gguf.MODEL_ARCH:
@@ -260,18 +190,11 @@ def _llama3_factors(config: Any) -> Tensor | None:
     rope = dict(config.rope_parameters)
     if rope.get("rope_type") != "llama3":
         return None
-    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
-
-    plain = 1.0 / rope["rope_theta"] ** (_arange(_head_size(config)) / _head_size(config))
+    size = _head_size(config)
+    plain = 1.0 / rope["rope_theta"] ** (torch.arange(0, size, 2).float() / size)
     stretched, _ = ROPE_INIT_FUNCTIONS["llama3"](config, device="cpu")
     factors: Tensor = plain / stretched
     return factors
-
-
-def _arange(size: int) -> Tensor:
-    import torch
-
-    return torch.arange(0, size, 2, dtype=torch.int64).float()
 
 
 def _write_tensors(writer: gguf.GGUFWriter, path: Path, entries: Sequence[_Entry], tell: Tell) -> None:
@@ -296,72 +219,3 @@ def _is_packed(kind: gguf.GGMLQuantizationType) -> bool:
 def _dtype(kind: gguf.GGMLQuantizationType) -> np.dtype[Any]:
     known = {gguf.GGMLQuantizationType.F32: np.float32, gguf.GGMLQuantizationType.F16: np.float16}
     return np.dtype(known.get(kind, np.uint8))
-
-
-def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerBase, *, rows: int) -> None:
-    backend = _backend(tokenizer)
-    told = json.loads(backend.to_str())
-    splitting = _splitting_of(backend, told)
-    added = tokenizer.added_tokens_decoder
-    by_id = {index: token for token, index in tokenizer.get_vocab().items()}
-    tokens, kinds = [], []
-    for index in range(max(rows, max(by_id) + 1)):
-        if index in added:
-            tokens.append(added[index].content)
-            kinds.append(gguf.TokenType.CONTROL if added[index].special else gguf.TokenType.USER_DEFINED)
-        else:
-            # Models have more rows than their tokenizers have tokens, so that the count divides well.
-            tokens.append(by_id.get(index, f"[PAD{index}]"))
-            kinds.append(gguf.TokenType.NORMAL if index in by_id else gguf.TokenType.UNUSED)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(splitting.name)
-    writer.add_token_list(tokens)
-    writer.add_token_types(kinds)
-    writer.add_token_merges([each if isinstance(each, str) else " ".join(each) for each in told["model"]["merges"]])
-    for kind, key in _NAMED.items():
-        index = getattr(tokenizer, f"{kind}_token_id")
-        if index is not None:
-            writer.add_uint32(f"tokenizer.ggml.{key}_token_id", index)
-    bare = backend.encode("a", add_special_tokens=True).ids
-    writer.add_add_bos_token(tokenizer.bos_token_id is not None and bare[:1] == [tokenizer.bos_token_id])
-    writer.add_add_eos_token(False)
-    if tokenizer.chat_template:
-        writer.add_chat_template(tokenizer.chat_template)
-
-
-def _backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if not isinstance(backend, Tokenizer):
-        raise InvalidRequest("A tokenizer without tokenizer.json cannot be exported as GGUF.", param="format")
-    return backend
-
-
-def _splitting_of(backend: Tokenizer, told: dict[str, Any]) -> Splitting:
-    """The first of llama.cpp's that makes the same ids of all our texts."""
-    model, normalizer = told["model"], told["normalizer"]
-    is_known = model["type"] == "BPE" and not model.get("byte_fallback")
-    if is_known and (normalizer is None or isinstance(backend.normalizer, normalizers.NFC)):
-        texts = list(_texts())
-        expected = _ids(backend, texts)
-        for splitting in SPLITTINGS:
-            told["model"]["ignore_merges"] = splitting.ignore_merges
-            candidate = Tokenizer.from_str(json.dumps(told))
-            splitting.apply_to(candidate)
-            if _ids(candidate, texts) == expected:
-                return splitting
-    raise InvalidRequest(
-        "The tokenizer of this model splits text in a way that cannot be told to llama.cpp from here. Export the model "
-        "as safetensors, and convert that with llama.cpp's own script.",
-        param="format",
-    )
-
-
-def _ids(tokenizer: Tokenizer, texts: Iterable[str]) -> list[list[int]]:
-    return [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
-
-
-def _texts() -> Iterator[str]:
-    for conversation in CONVERSATIONS:
-        for message in conversation["messages"]:
-            yield text_of(message.get("content"))
-            yield json.dumps(message, ensure_ascii=False, indent=1)

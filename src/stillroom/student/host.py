@@ -5,7 +5,7 @@ Speaks chat completions as a teacher does, on a unix socket:
     GET  /health                  200 when ready
     GET  /stats                   the engine's counters per student
     POST /attach {name, path}     opens a folder that a fine-tuning job left, once its student has proven to be
-                                  the one that was trained; {tokens (compared, or null), seconds}
+                                  the one that was trained; gives tokens (compared, or null) and seconds
     POST /attach {name, base}     opens a base model as it is: {name, path (folder or hub id), revision}
     POST /detach {name}
     POST /v1/chat/completions     `model` is an attached name
@@ -92,11 +92,11 @@ async def attach(request: web.Request) -> web.Response:
     if isinstance(body, dict) and "base" in body:
         (name,) = await _strings(request, "name")
         reference = _reference(body["base"])
-        request.app[ENGINE].attach_student(name, await asyncio.to_thread(open_untuned, reference))
-        return web.json_response({"name": name, "path": reference.path})
-    name, path = await _strings(request, "name", "path")
-    folder = Path(path)
-    proof = await attach_proven(request.app[ENGINE], name, await asyncio.to_thread(open_artefact, folder), folder)
+        student, path = await asyncio.to_thread(open_untuned, reference), reference.path or ""
+    else:
+        name, path = await _strings(request, "name", "path")
+        student = await asyncio.to_thread(open_artefact, Path(path))
+    proof = await attach_proven(request.app[ENGINE], name, student, Path(path).expanduser())
     compared = proof.agreement.tokens if proof.agreement else None
     return web.json_response({"name": name, "path": path, "tokens": compared, "seconds": proof.seconds})
 

@@ -104,7 +104,7 @@ class Method:
 AUTO_STEPS_AT_MOST = 2000
 """Where the file alone has more, one pass is enough."""
 
-AUTO_BATCH_SIZES = ((64, 4), (5000, 8))
+AUTO_BATCH_SIZES = ((64, 4), (2000, 8))
 """The rule for "auto" batches. Below so many rows, so many in a step ..."""
 AUTO_BATCH_SIZE_AT_MOST = 16
 """... and from there on so many. `reasons` tells whatever stands here."""

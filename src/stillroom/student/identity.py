@@ -147,9 +147,7 @@ def arithmetic_of(model: Any) -> str:
     return str(next(model.parameters()).dtype).removeprefix("torch.")
 
 
-def compare(
-    identity: Identity, heard: Sequence[Sequence[Prediction]], *, arithmetic: str, form: str
-) -> Agreement:
+def compare(identity: Identity, heard: Sequence[Sequence[Prediction]], *, arithmetic: str, form: str) -> Agreement:
     """How alike the answers to `questions` are; raises StudentDiffers when they are not alike enough."""
     tally = _Tally(form, exact=identity.arithmetic == arithmetic == "float32")
     answered = [(number, answer) for number, answer in enumerate(identity.answers, 1) if answer.predictions]
@@ -170,10 +168,11 @@ def read_identity(folder: Path) -> Identity | None:
     """None for an artefact from before there were any."""
     try:
         values: Mapping[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        pairs = list(zip(values["conversations"], values["answers"], strict=True))
         return Identity(
             arithmetic=str(values["arithmetic"]),
-            conversations=list(values["conversations"]),
-            answers=[Answer(**answer) for answer in values["answers"]],
+            conversations=[conversation for conversation, _ in pairs],
+            answers=[Answer(**answer) for _, answer in pairs],
         )
     except FileNotFoundError:
         return None
@@ -295,7 +294,8 @@ class _Tally:
         first = f"; {self._first}" if self._first else ""
         if not made.divergence <= MOST_DIVERGENCE:
             raise _refusal(
-                self._form, f"its predictions diverge by {made.divergence:.3f} nats, not {MOST_DIVERGENCE} at most{first}"
+                self._form,
+                f"its predictions diverge by {made.divergence:.3f} nats, not {MOST_DIVERGENCE} at most{first}",
             )
         if not made.agreement >= LEAST_AGREEMENT:
             raise _refusal(
@@ -332,7 +332,7 @@ def _divergence(trained: Prediction, other: Prediction) -> float:
 
     Of tokens that the other form does not list, all that is known is that they are less likely than its last.
     """
-    listed: dict[int, float] = {token: logprob for token, logprob in other}
+    listed: dict[int, float] = dict(other)
     least = other[-1][1]
     pairs = [(logprob, listed.get(token, least)) for token, logprob in trained]
     rest = [1 - sum(math.exp(pair[which]) for pair in pairs) for which in (0, 1)]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import stat
 import subprocess
@@ -29,6 +30,8 @@ MEETING = "STILLROOM_PROCESSES_MEET_AT"
 """Names the file over which the processes find each other: no port is opened for it."""
 LAST_WORDS_SECONDS = 10.0
 """How long the others may take to end by themselves, when one has failed: one of them may have to say why."""
+SILENCE_SECONDS = 20.0
+"""Of the parent, at most: less than others wait (30 s) before they believe that it is dead and take its work over."""
 EXIT_PARENT_GONE = 3
 
 
@@ -40,7 +43,8 @@ def main(arguments: list[str]) -> int:
     folder = Path(arguments[0])
     with tempfile.TemporaryDirectory(prefix="stillroom-") as meeting:
         running: list[subprocess.Popen[bytes]] = []
-        signal.signal(signal.SIGTERM, lambda *_: _ask_to_stop(running))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: _ask_to_stop(running))
         count = processes_of(folder)
         for rank in range(count):
             running.append(started(folder, _numbered(rank, count) | {MEETING: f"{meeting}/file"}))
@@ -63,24 +67,31 @@ def was_started_with_others() -> bool:
     return "WORLD_SIZE" in os.environ
 
 
+def is_alone_by_mistake() -> bool:
+    """Whether accelerate was asked for several processes and started one, as it does where there is no GPU."""
+    return not was_started_with_others() and {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys()
+
+
 def is_first() -> bool:
     """Whether this process is the one that speaks for all."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def end_with_parent() -> None:
-    """From now on, the process ends as soon as the pipe from its parent closes, whatever it is doing.
+def end_with_parent(silence_seconds: float = SILENCE_SECONDS) -> None:
+    """From now on, the process ends as soon as the pipe from its parent closes, whatever it is doing; and when a
+    parent that has once written to the pipe falls silent: it may be stopped, and somebody else have taken over.
 
     A standard input that is no pipe, such as a terminal or /dev/null, belongs to no such parent.
     """
     mode = os.fstat(0).st_mode
     if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
-        threading.Thread(target=_watch_parent, daemon=True).start()
+        threading.Thread(target=_watch_parent, args=(silence_seconds,), daemon=True).start()
 
 
-def _watch_parent() -> None:
-    while os.read(0, 4096):
-        pass
+def _watch_parent(silence_seconds: float) -> None:
+    patience: float | None = None
+    while select.select([0], [], [], patience)[0] and os.read(0, 4096):
+        patience = silence_seconds
     os._exit(EXIT_PARENT_GONE)
 
 

@@ -1,33 +1,35 @@
 """The training loop.
 
 Owns the order of things: batches, loss, update, validation, checkpoints, resume. The same run (student,
-examples, numbers, seed, threads) gives the same weights, also when it was killed in between. Reports
-through `emit`; knows no processes and no streams.
+examples, numbers, seed, threads) gives the same weights, also when it was killed in between. Each of its
+`processes` goes through the same steps; the first writes and reports, through `emit`. Knows no streams.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from stillroom.errors import TrainingFailed
+from stillroom.errors import DiskFull, TrainingFailed
 from stillroom.student.base_models import Student
 from stillroom.student.checkpoint import (
     CHECKPOINTS_KEPT,
     Artefact,
+    clear_drafts,
     keep_last,
     step_folder,
     write_artefact,
 )
-from stillroom.student.fsdp import whole_weights
+from stillroom.student.fsdp import is_sharded, whole_weights
 from stillroom.student.hyperparameters import Resolved, steps_per_epoch
-from stillroom.student.metrics import MetricsFile
+from stillroom.student.identity import identity_of
 from stillroom.student.packing import epoch_batches
 from stillroom.student.processes import ALONE, Processes
+from stillroom.student.record import RunRecord
 from stillroom.student.resume import Progress, load_resume_state, save_resume_state
 from stillroom.student.template import Example
 from stillroom.student.trainer import Emit, Figures, Trainer
@@ -55,6 +57,8 @@ class Run:
     """What each process may use. None: what is free when it starts."""
     processes: Processes = ALONE
     """Those that compute it together; the first reports and writes."""
+    integrations: Sequence[Mapping[str, Any]] = ()
+    """Where else its figures are shown: see `record`."""
 
 
 def train(run: Run, *, emit: Emit, stop: Callable[[], bool]) -> None:
@@ -65,9 +69,9 @@ def train(run: Run, *, emit: Emit, stop: Callable[[], bool]) -> None:
     _check_same_step(run.processes, progress)
     trainer.plan([*run.train, *run.valid], progress.passes if progress else None, limit_bytes=run.memory_bytes)
     done = progress or Progress(step=0, fingerprint=run.fingerprint, metrics={}, passes=trainer.passes)
-    with _metrics(run, after_step=done.step) as metrics:
+    with _record(run, after_step=done.step, emit=emit) as record:
         emit(_started(run, progress))
-        last = _steps(run, trainer, done, metrics, emit=emit, stop=stop)
+        last = _steps(run, trainer, done, record, emit=emit, stop=stop)
     if last < run.numbers.total_steps:
         emit({"type": "stopped", "step": last})
     else:
@@ -75,7 +79,7 @@ def train(run: Run, *, emit: Emit, stop: Callable[[], bool]) -> None:
 
 
 def _steps(
-    run: Run, trainer: Trainer, progress: Progress, metrics: MetricsFile | None, *, emit: Emit, stop: Callable[[], bool]
+    run: Run, trainer: Trainer, progress: Progress, record: RunRecord | None, *, emit: Emit, stop: Callable[[], bool]
 ) -> int:
     """One optimizer step after the other; the number of the last one."""
     steps_an_epoch = steps_per_epoch(len(run.train), run.numbers.batch_size)
@@ -105,23 +109,23 @@ def _steps(
             checkpoint_at = time.monotonic()
 
         # 4) A state to go on from; behind the checkpoint's event, so that a kill repeats the event, never loses it.
-        if metrics:
-            metrics.append(figures)
+        if record:
+            record.step(figures)
         progress = Progress(step=step, fingerprint=run.fingerprint, metrics=figures, passes=trainer.passes)
         if is_checkpoint or run.processes.any(time.monotonic() - saved_at >= run.checkpoint_seconds):
-            _save(run, trainer, metrics, progress)
+            _save(run, trainer, record, progress, emit)
             saved_at = time.monotonic()
     if progress.step < run.numbers.total_steps:
-        _save(run, trainer, metrics, progress)
+        _save(run, trainer, record, progress, emit)
     return progress.step
 
 
 @contextmanager
-def _metrics(run: Run, *, after_step: int) -> Iterator[MetricsFile | None]:
+def _record(run: Run, *, after_step: int, emit: Emit) -> Iterator[RunRecord | None]:
     """Where the figures go; None in all processes but the first."""
     if run.processes.is_first:
-        with closing(MetricsFile(run.folder / "metrics.csv", after_step=after_step)) as metrics:
-            yield metrics
+        with RunRecord(run.folder, after_step=after_step, emit=emit, integrations=run.integrations) as record:
+            yield record
     else:
         yield None
 
@@ -147,6 +151,9 @@ def validation_interval(run: Run) -> int:
 
 
 def _resumed(run: Run, trainer: Trainer, emit: Emit) -> Progress | None:
+    for folder in (run.folder, run.folder / "checkpoints"):
+        clear_drafts(folder)
+
     def warn(message: str) -> None:
         emit({"type": "message", "level": "warn", "message": message})
 
@@ -185,7 +192,11 @@ def _is_one_of_the_last(run: Run, epoch: int) -> bool:
 
 def write_checkpoint(run: Run, step: int, epoch: int, figures: Figures, emit: Emit) -> None:
     student = run.student
+    if not run.processes.is_first and not is_sharded(student.model):
+        return
+    # Of a model in shards, all processes must ask.
     weights = whole_weights(student.model, kept=run.processes.is_first)
+    identity = identity_of(student.model, student.template, context_tokens=student.context_tokens)
     if not run.processes.is_first:
         return
     folder = step_folder(run.folder / "checkpoints", step)
@@ -197,7 +208,7 @@ def write_checkpoint(run: Run, step: int, epoch: int, figures: Figures, emit: Em
         step=step,
         end_ids=list(student.template.end_ids),
     )
-    write_artefact(folder, student.model, student.template, artefact, weights=weights)
+    write_artefact(folder, student.model, student.template, artefact, identity, weights=weights)
     keep_last(run.folder / "checkpoints", CHECKPOINTS_KEPT)
     reported = {name: figures.get(name) for name in _REPORTED}
     emit(
@@ -222,22 +233,23 @@ _REPORTED = (
 )
 
 
-def _save(run: Run, trainer: Trainer, metrics: MetricsFile | None, progress: Progress) -> None:
-    if metrics:
-        metrics.sync()
+def _save(run: Run, trainer: Trainer, record: RunRecord | None, progress: Progress, emit: Emit) -> None:
+    """Where it finds no room, the run goes on without: a state only saves time after a crash."""
+    if record:
+        record.sync()
     folder, model, writes = run.folder / "resume", run.student.model, run.processes.is_first
-    save_resume_state(folder, model, trainer.optimizers, progress, writes=writes)
+    try:
+        save_resume_state(folder, model, trainer.optimizers, progress, writes=writes)
+    except (DiskFull, OSError) as error:
+        message = f"The state after step {progress.step} could not be saved; the run goes on without it. {error}"
+        emit({"type": "message", "level": "warn", "message": message})
 
 
 def _started(run: Run, progress: Progress | None) -> dict[str, Any]:
     numbers, parameters = run.numbers, list(run.student.model.parameters())
     return {
         "type": "started",
-        "hyperparameters": {
-            "n_epochs": numbers.n_epochs,
-            "batch_size": numbers.batch_size,
-            "learning_rate_multiplier": numbers.learning_rate_multiplier,
-        },
+        "hyperparameters": numbers.shown(),
         "total_steps": numbers.total_steps,
         "examples": len(run.train),
         "valid_examples": len(run.valid),

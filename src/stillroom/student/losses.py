@@ -58,32 +58,39 @@ class Objective:
     model in shards, which are gathered only then.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, compute_dtype: torch.dtype | None = None) -> None:
+        """`compute_dtype`: what products are rounded to, where weights are held more exactly than that."""
         causal = model.get_base_model() if isinstance(model, PeftModel) else model
         assert isinstance(causal, PreTrainedModel)
         self.model = causal
+        self.compute_dtype: torch.dtype = compute_dtype or causal.dtype
         self._body: nn.Module = causal.base_model
         self._head: nn.Module = causal.get_output_embeddings()
         self._head_is_all = not is_sharded(causal) and self._probe_head()
         self._keeps_columns = "logits_to_keep" in signature(causal.forward).parameters
 
+    @property
+    def chunks_logits(self) -> bool:
+        """Whether there is never more than a chunk of logits; a model that runs whole makes all of a pass."""
+        return self._head_is_all
+
     def backward(self, batch: Batch, *, scale: float) -> Sums:
         """Adds the gradient of `scale` times the summed loss to the parameters' gradients."""
-        with self._attention(batch):
+        with self._attention(batch), self._rounding():
             hidden_ND = self.hidden(batch)
             # The head's backward pass is done chunk by chunk, and then the body's, once for all of them.
             chunks = [chunk_CD.detach().requires_grad_() for chunk_CD in torch.split(hidden_ND, self._chunk_size)]
             sums = Sums(computed=batch.num_tokens)
             for chunk_CD, tokens_C, weights_C in self._chunks(batch, chunks):
                 loss, found = self._chunk(chunk_CD, tokens_C, weights_C)
-                (loss * scale).backward()  # type: ignore[no-untyped-call]
+                _go_back(loss * scale)
                 sums += found
-            hidden_ND.backward(torch.cat([_gradient_of(chunk_CD) for chunk_CD in chunks]))  # type: ignore[no-untyped-call]
+            _go_back(hidden_ND, torch.cat([_gradient_of(chunk_CD) for chunk_CD in chunks]))
         return sums
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Sums:
-        with self._attention(batch):
+        with self._attention(batch), self._rounding():
             chunks = torch.split(self.hidden(batch), self._chunk_size)
             parts = [self._chunk(*chunk)[1] for chunk in self._chunks(batch, chunks)]
         return sum(parts, start=Sums(computed=batch.num_tokens))
@@ -115,7 +122,8 @@ class Objective:
         logits_CV = self._head(hidden_CD) if self._head_is_all else hidden_CD
         logits_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
         losses_C = functional.cross_entropy(logits_CV, tokens_C, reduction="none")
-        loss = losses_C @ weights_C.to(losses_C.dtype)
+        # No matrix product, which would be rounded where products are.
+        loss = (losses_C * weights_C.to(losses_C.dtype)).sum()
         right_C = logits_CV.argmax(-1) == tokens_C
         return loss, Sums(
             loss=float(loss.detach()), correct=float(weights_C[right_C].sum()), tokens=float(weights_C.sum())
@@ -134,6 +142,11 @@ class Objective:
         vocabulary: int = self.model.config.get_text_config().vocab_size
         return max(SMALLEST_CHUNK, CHUNK_LOGITS // vocabulary)
 
+    def _rounding(self) -> AbstractContextManager[Any]:
+        if self.compute_dtype is self.model.dtype:
+            return nullcontext()
+        return torch.autocast(next(self.model.parameters()).device.type, dtype=self.compute_dtype)
+
     def _attention(self, batch: Batch) -> AbstractContextManager[None]:
         return attending(self.model) if batch.tree else nullcontext()
 
@@ -147,6 +160,12 @@ class Objective:
         parts_BTV = self._head(self._body(input_ids=ids_BT, use_cache=False).last_hidden_state)
         self.model.train(was_training)
         return bool(torch.allclose(whole_BTV, parts_BTV, rtol=1e-3, atol=1e-5))
+
+
+def _go_back(of: Tensor, gradient: Tensor | None = None) -> None:
+    # What went forward rounded goes back in the same numbers by itself.
+    with torch.autocast(of.device.type, enabled=False):
+        of.backward(gradient)  # type: ignore[no-untyped-call]
 
 
 def _gradient_of(chunk_CD: Tensor) -> Tensor:

@@ -84,11 +84,7 @@ def _planned(run: Run) -> dict[str, Any]:
     numbers = run.numbers
     return {
         "type": "planned",
-        "hyperparameters": {
-            "n_epochs": numbers.n_epochs,
-            "batch_size": numbers.batch_size,
-            "learning_rate_multiplier": numbers.learning_rate_multiplier,
-        },
+        "hyperparameters": numbers.shown(),
         "total_steps": numbers.total_steps,
         "examples": len(run.train),
         "valid_examples": len(run.valid),

@@ -30,6 +30,8 @@ USED_SHARE = 0.8
 """Of what is free: the rest is for what nobody planned."""
 ON_THE_WAY_BACK = 1.25
 """What a pass needs at most, in what it keeps: gradients of one layer's values exist beside them."""
+LOGITS_AT_ONCE = 3
+"""Where all logits of a pass exist at once: they, their gradients by chunk, and these together."""
 STATES_OF_ADAMW = 2
 GIGABYTE = 1e9
 
@@ -53,8 +55,7 @@ def plan(
     """The largest passes that fit, or what there is room for with every layer computed twice.
 
     `limit_bytes` is what the whole process may use; None: what is free now, of which as many `processes` take
-    a share. Raises TrainingFailed
-    (out_of_memory) when the longest row fits in neither way.
+    a share. Raises TrainingFailed (out_of_memory) when the longest row fits in neither way.
     """
     needs, free = needs_of(objective), free_bytes(objective, limit_bytes) // (1 if limit_bytes else processes)
     room = USED_SHARE * free - needs.fixed
@@ -80,11 +81,13 @@ def needs_of(objective: Objective) -> Needs:
     per_token = (kept[1] - kept[0]) / 128
     config = model.config.get_text_config()
     layer_input = config.hidden_size * model.dtype.itemsize
+    logits = 0 if objective.chunks_logits else LOGITS_AT_ONCE * config.vocab_size * model.dtype.itemsize
     return Needs(
         fixed=trained * (1 + STATES_OF_ADAMW) + 4 * 4 * CHUNK_LOGITS + gathered_bytes(model),
-        per_token=per_token * ON_THE_WAY_BACK,
+        per_token=per_token * ON_THE_WAY_BACK + logits,
         per_token_recomputed=(per_token / config.num_hidden_layers + layer_input * config.num_hidden_layers)
-        * ON_THE_WAY_BACK,
+        * ON_THE_WAY_BACK
+        + logits,
     )
 
 

@@ -7,11 +7,14 @@ Does not know who reads them: `report`, TensorBoard files and W&B are made of th
 from __future__ import annotations
 
 import csv
+import errno
 import itertools
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from stillroom.errors import DiskFull
 
 METRICS_FILE = "metrics.csv"
 COLUMNS = {
@@ -56,8 +59,14 @@ class MetricsFile:
         self._writer = csv.DictWriter(self._file, list(COLUMNS))
 
     def append(self, figures: Mapping[str, Any]) -> None:
-        self._writer.writerow(_line(figures))
-        self._file.flush()
+        """Raises DiskFull."""
+        try:
+            self._writer.writerow(_line(figures))
+            self._file.flush()
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise DiskFull(f"The disk is full: {self._file.name} cannot be written. Make room there.") from error
 
     def sync(self) -> None:
         """To the disk itself: a resume state must not be newer than its metrics."""

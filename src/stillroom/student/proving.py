@@ -35,13 +35,13 @@ class Proof:
     """That a student says what it said when it was trained."""
 
     agreement: Agreement | None
-    """None: its folder does not tell what it said; it was written before folders did."""
+    """None: its folder does not tell what it said. It was written before folders did, or not by us."""
     seconds: float
 
 
 async def attach_proven(engine: Engine, name: str, student: Student, folder: Path) -> Proof:
-    """Attaches the student of an artefact's folder; raises StudentDiffers, and nothing is attached, if it is
-    not what was trained."""
+    """Attaches the student that was opened from the folder; raises StudentDiffers, and nothing is attached, if
+    it is not the one that was trained."""
     began = time.monotonic()
     identity = await asyncio.to_thread(read_identity, folder)
     agreement = None if identity is None else await _proven(engine, name, student, identity)

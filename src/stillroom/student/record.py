@@ -6,6 +6,7 @@ knows none of the writers.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -27,6 +28,7 @@ class RunRecord:
     def __init__(
         self, folder: Path, *, after_step: int, emit: Emit, integrations: Sequence[Mapping[str, Any]] = ()
     ) -> None:
+        self._emit = emit
         self._file = MetricsFile(folder / METRICS_FILE, after_step=after_step)
         self._events: Any = None
         if find_spec("tensorboardX") is not None:
@@ -41,8 +43,7 @@ class RunRecord:
         """Records a step: its number and what was measured, by the names of `metrics.COLUMNS`."""
         recorded = {**figures, "elapsed_seconds": round(time.monotonic() - self._began, 3)}
         self._file.append(recorded)
-        if self._events is not None:
-            self._events.add(recorded)
+        self._draw(recorded)
         for run in self._wandb:
             run.listen()
 
@@ -53,9 +54,23 @@ class RunRecord:
     def close(self) -> None:
         self._file.close()
         if self._events is not None:
-            self._events.close()
+            with contextlib.suppress(OSError):
+                self._events.close()
         for run in self._wandb:
             run.close()
+
+    def _draw(self, figures: Mapping[str, Any]) -> None:
+        """For TensorBoard; a run is not lost for its curves."""
+        if self._events is None:
+            return
+        try:
+            self._events.add(figures)
+        except OSError as error:
+            message = f"TensorBoard's file cannot be written: {error.strerror}. The run goes on without."
+            self._emit({"type": "message", "level": "warn", "message": message})
+            with contextlib.suppress(OSError):
+                self._events.close()
+            self._events = None
 
     def __enter__(self) -> RunRecord:
         return self

@@ -6,6 +6,7 @@ long after. Says what is known and leaves out what is not.
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import time
@@ -112,7 +113,7 @@ def _how(machine: Mapping[str, Any]) -> list[str]:
     memory = f"{machine['memory_bytes'] / GIB:.0f} GiB of memory"
     lines = [
         ("machine", f"{machine['processor']}, {machine['cores']} cores, {memory}; {machine['system']}"),
-        ("threads", str(machine["threads"])),
+        ("threads", f"{machine['threads']} in each of {machine['processes']} process(es)"),
         ("GPUs", f"{gpus}; CUDA {machine['cuda']}" if gpus else "none"),
         ("software", f"Python {machine['python']}, {packages}"),
     ]
@@ -202,8 +203,9 @@ def _plot(path: Path, rows: Sequence[Row]) -> None:
 
 def _smoothed(losses: Sequence[float]) -> list[float]:
     """The mean of the steps around each, of a fortieth of them to each side."""
-    reach = max(1, len(losses) // 40)
-    return [statistics.fmean(losses[max(0, at - reach) : at + reach + 1]) for at in range(len(losses))]
+    reach, sums = max(1, len(losses) // 40), [0.0, *itertools.accumulate(losses)]
+    ends = [(max(0, at - reach), min(len(losses), at + reach + 1)) for at in range(len(losses))]
+    return [(sums[end] - sums[begin]) / (end - begin) for begin, end in ends]
 
 
 # --- what the folder holds --------------------------------------------------------------------------

@@ -118,11 +118,10 @@ def _progress_of(state: Path) -> Progress:
     """What the state's manifest says, once everything in the folder has proved to be as it was written."""
     content = _manifest_of(state)
     sums = content.pop("sha256")
-    for name in (TENSORS,):
-        if not (state / name).is_file():
-            raise _Unusable(f"is damaged: {name} is missing")
-        if _sum_of(state / name) != sums[name]:
-            raise _Unusable(f"is damaged: {name} is not as it was written")
+    if not (state / TENSORS).is_file():
+        raise _Unusable(f"is damaged: {TENSORS} is missing")
+    if _sum_of(state / TENSORS) != sums[TENSORS]:
+        raise _Unusable(f"is damaged: {TENSORS} is not as it was written")
     progress = Progress(**{**content, "passes": Passes(**content["passes"])})
     if state != step_folder(state.parent, progress.step):
         raise _Unusable(f"is damaged: it was written as that of step {progress.step}")

@@ -5,6 +5,7 @@
      be left out), "seed", "threads", "checkpoint_seconds", "model_name",
      "memory_bytes" (how much each process may take; absent or null: what the machine has free),
      "processes" (how many compute it together; absent: one),
+     "integrations" (where its figures are shown besides; absent: nowhere),
      "sharding" (true: weights and optimizer state lie in shards across them, see `fsdp`)}
 
 Standard output carries events, one JSON object a line, and nothing else:
@@ -17,8 +18,9 @@ Standard output carries events, one JSON object a line, and nothing else:
     then one of done (trained_tokens, path, metrics_csv), stopped (step), error (code, message, param)
 
 After a kill the run goes on from its last resume state and may repeat events of steps it had reported;
-their figures are the same. Exit codes: 0 done or stopped (SIGTERM), 1 an error, 3 the parent is gone
-(standard input, a pipe, has ended). An exit 1 without an error event is a bug, its traceback on standard error.
+their figures are the same. Exit codes: 0 done or stopped (SIGTERM, SIGINT), 1 an error, 3 the parent is gone
+(standard input, a pipe, has ended; or a parent that wrote to it, whatever, has been silent for 20 s). An exit 1
+without an error event is a bug, its traceback on standard error.
 
 Several processes (see `launch`; torchrun and accelerate start them too) are seen from outside as one.
 
@@ -35,7 +37,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -49,9 +51,9 @@ from stillroom.student.checkpoint import BaseReference
 from stillroom.student.examples import Row, encode_rows, encode_rows_cut, read_rows
 from stillroom.student.fsdp import is_sharded, shard
 from stillroom.student.hyperparameters import (
+    FROM_NOTHING,
     Hyperparameters,
     LongRows,
-    Training,
     long_rows_of,
     resolve,
     without_effect,
@@ -80,6 +82,8 @@ class Spec:
     model_name: str
     memory_bytes: int | None = None
     """How much memory each process may take; None: as much as the machine has free when it begins."""
+    integrations: tuple[Mapping[str, Any], ...] = ()
+    """Where else its figures are shown: see `record`."""
     processes: int = 1
     """How many compute the run together on this machine; whoever starts them by another launcher decides himself."""
     sharding: bool = False
@@ -105,7 +109,8 @@ def as_child(name: str, arguments: list[str], work: Work) -> int:
     transformers_logging.disable_progress_bar()
     launch.end_with_parent()
     stopping = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
     try:
         work(Path(arguments[0]), say if launch.is_first() else _keep_silent, stopping)
     except (StillroomError, MemoryError, RuntimeError) as error:
@@ -146,15 +151,13 @@ def open_run(folder: Path, emit: Emit) -> Run:
         )
     processes.take_from_first([each for each in student.model.parameters() if each.requires_grad])
     if spec.sharding and processes.count > 1:
-        _check_can_be_sharded(spec.base)
-        shard(student.model, processes.mesh())
+        _shard(student, processes, emit)
 
     def warn(message: str) -> None:
         emit({"type": "message", "level": "warn", "message": message})
 
-    lacks_muon = is_sharded(student.model) and student.training is Training.FULL
-    if lacks_muon:
-        warn("Weights in shards are all trained by AdamW: Muon needs whole matrices. The loss will fall differently.")
+    if launch.is_alone_by_mistake():
+        warn("accelerate has started one process only: without a GPU it starts several with --multi_gpu.")
     for note in (*student.notes, *without_effect(spec.hyperparameters, student.method)):
         warn(note)
     long_rows = long_rows_of(spec.hyperparameters)
@@ -169,9 +172,10 @@ def open_run(folder: Path, emit: Emit) -> Run:
         numbers=resolve(spec.hyperparameters, num_examples=len(examples), method=student.method),
         seed=spec.seed,
         checkpoint_seconds=spec.checkpoint_seconds,
-        fingerprint=_fingerprint(spec, lacks_muon=lacks_muon),
+        fingerprint=_fingerprint(spec, lacks_muon=_lacks_muon(student)),
         memory_bytes=spec.memory_bytes,
         processes=processes,
+        integrations=spec.integrations,
     )
 
 
@@ -199,28 +203,45 @@ def read_spec(folder: Path) -> Spec:
             model_name=str(values["model_name"]),
             memory_bytes=int(values["memory_bytes"]) if values.get("memory_bytes") else None,
             processes=int(values.get("processes") or 1),
+            integrations=tuple(values.get("integrations") or ()),
             sharding=bool(values.get("sharding")),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigurationError(f"{path} cannot be used: {error!r}.") from error
 
 
-def _check_can_be_sharded(base: BaseReference) -> None:
-    if is_quantized(base.quantization):
+def _shard(student: Student, processes: Processes, emit: Emit) -> None:
+    """Leaves each process a part of the student, and says so. Raises ConfigurationError where that cannot be."""
+    if is_quantized(student.base.quantization):
         raise ConfigurationError(
-            f"{base.name} is opened in 4 bits, which cannot lie in shards. Remove `sharding` under [training]; each "
-            "process then has all of it.",
+            f"{student.base.name} is opened in 4 bits, which cannot lie in shards. Remove `sharding` under [training]; "
+            "each process then has all of it.",
             param="sharding",
         )
+    shard(student.model, processes.mesh())
+    message = f"Each of {processes.count} processes holds a shard of weights, gradients and optimizer state."
+    if _lacks_muon(student):
+        message += " All weights are trained by AdamW, as Muon needs whole matrices: the loss will fall differently."
+    emit({"type": "message", "level": "info", "message": message})
+
+
+def _lacks_muon(student: Student) -> bool:
+    return student.method.recipe is FROM_NOTHING and is_sharded(student.model)
 
 
 def _fingerprint(spec: Spec, *, lacks_muon: bool) -> str:
     """Changes with anything that changes the weights; threads, names and intervals may differ after a restart."""
     files = [_sha256(path) if path else None for path in (spec.training_file, spec.validation_file)]
-    decisive = [asdict(spec.base), asdict(spec.hyperparameters), spec.seed, files]
+    decisive = [_chosen(spec.base), _chosen(spec.hyperparameters), spec.seed, files]
     if lacks_muon:
         decisive.append("AdamW")
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def _chosen(options: BaseReference | Hyperparameters) -> dict[str, Any]:
+    """But for what is left as it is by default: an option that a later version adds strands no run that is under way."""
+    given = asdict(options)
+    return {field.name: given[field.name] for field in fields(options) if given[field.name] != field.default}
 
 
 def _sha256(path: Path) -> str:

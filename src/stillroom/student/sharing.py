@@ -45,7 +45,7 @@ def _difference(objective: Objective) -> str | None:
         return f"it cannot compute a tree ({type(error).__name__}: {str(error).splitlines()[0][:200]})"
     expected_loss, expected = _computed(objective, rows, together=False)
     difference = float((gradients - expected).norm() / expected.norm())
-    allowed = LARGEST_DIFFERENCE[objective.model.dtype]
+    allowed = LARGEST_DIFFERENCE[objective.compute_dtype]
     if abs(loss - expected_loss) > allowed * abs(expected_loss) or not difference <= allowed:
         return f"it computes a tree differently (gradients by {difference:.1g})"
     return None

@@ -16,7 +16,8 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,8 @@ from stillroom.student.trainer import Emit
 Event = Mapping[str, Any]
 
 ENDS = ("done", "stopped")
+REST = 100.0
+"""Times what writing a report took, before the next of a run that goes on: that of a long one takes seconds."""
 
 
 class Story:
@@ -43,6 +46,7 @@ class Story:
         """`failure` gives the event that tells of an error; None for one that nobody foresaw. One that is not kept
         only passes events on: of several processes, the first writes."""
         self._is_kept = is_kept
+        self._report_from = 0.0
         self._folder = folder
         self._emit = emit
         self._failure = failure
@@ -54,7 +58,7 @@ class Story:
         kind = event["type"]
         if kind != "step":
             self._keep(event)
-        if kind in ("started", "checkpoint"):
+        if kind == "started" or (kind == "checkpoint" and time.monotonic() >= self._report_from):
             self._report(with_plot=False)
         elif kind in ENDS:
             self._report(with_plot=True)
@@ -80,8 +84,9 @@ class Story:
                 "why": reasons(asked, run.numbers, num_examples=len(run.train), method=run.student.method),
             },
         }
-        _write_json(self._folder / report.RUN_FILE, about)
-        _write_json(self._folder / report.ENVIRONMENT_FILE, environment())
+        with _never_fatal():
+            _write_json(self._folder / report.RUN_FILE, about)
+            _write_json(self._folder / report.ENVIRONMENT_FILE, environment() | {"processes": run.processes.count})
 
     def __enter__(self) -> Story:
         return self
@@ -104,16 +109,25 @@ class Story:
         return value.removeprefix(f"{self._folder.resolve()}{os.sep}") if isinstance(value, str) else value
 
     def _append(self, line: str) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
+        with _never_fatal(), self._path.open("a", encoding="utf-8") as file:
             file.write(line)
 
     def _report(self, *, with_plot: bool) -> None:
         if not self._is_kept:
             return
-        try:
+        began = time.monotonic()
+        with _never_fatal():
             report.write(self._folder, with_plot=with_plot)
-        except Exception:  # a run is never lost for its report
-            traceback.print_exc()
+        self._report_from = time.monotonic() + REST * (time.monotonic() - began)
+
+
+@contextmanager
+def _never_fatal() -> Iterator[None]:
+    """A run is not lost for what is told of it; what was wrong stands in the log."""
+    try:
+        yield
+    except Exception:
+        traceback.print_exc()
 
 
 def _data(path: Path, examples: Sequence[Example]) -> dict[str, Any]:

@@ -70,7 +70,6 @@ class EventFile:
             self._flush()
 
     def close(self) -> None:
-        self._writer.flush()
         self._writer.close()
 
     def _flush(self) -> None:

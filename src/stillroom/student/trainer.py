@@ -20,7 +20,7 @@ from stillroom.errors import TrainingFailed
 from stillroom.student.adapters import recompute_activations
 from stillroom.student.base_models import Student
 from stillroom.student.fsdp import is_sharded
-from stillroom.student.hyperparameters import Resolved, Training, learning_rate_at
+from stillroom.student.hyperparameters import FROM_NOTHING, Resolved, learning_rate_at
 from stillroom.student.losses import Objective, Sums
 from stillroom.student.memory import is_out_of_memory, peak_bytes, plan
 from stillroom.student.muon import Muon
@@ -53,7 +53,7 @@ class Trainer:
         self._has_halved = False
         self._is_sharded = is_sharded(student.model)
         student.model.train()
-        self._objective = Objective(student.model)
+        self._objective = Objective(student.model, compute_dtype=student.compute_dtype)
         self._device = next(student.model.parameters()).device
 
     def plan(self, examples: Sequence[Example], passes: Passes | None, *, limit_bytes: int | None) -> None:
@@ -99,9 +99,10 @@ class Trainer:
         self._student.model.eval()
         sums = Sums()
         passes = self._passes_of(self._own(examples))
+        idle = self._idle_passes(passes)
         for some in passes:
             sums += self._objective.evaluate(self._batch(some))
-        for _ in range(self._idle_passes(passes)):
+        for _ in range(idle):
             self._objective.evaluate(self._batch([self._shortest]))
         sums = self._processes.added(sums)
         return sums.loss / sums.tokens, sums.correct / sums.tokens
@@ -176,9 +177,10 @@ class Trainer:
     def _accumulated(self, examples: Sequence[Example], scale: float) -> Sums:
         sums = Sums()
         passes = self._passes_of(examples)
+        idle = self._idle_passes(passes)
         for some in passes:
             sums += self._objective.backward(self._batch(some), scale=scale)
-        for _ in range(self._idle_passes(passes)):
+        for _ in range(idle):
             self._objective.backward(self._batch([self._shortest]), scale=0.0)
         return sums
 
@@ -205,10 +207,11 @@ class Trainer:
 
 
 def optimizers_of(student: Student) -> list[Optimizer]:
-    """Full training: Muon for hidden matrices, AdamW for the rest. An adapter: AdamW. Vectors are not decayed."""
+    """A student from nothing: Muon for hidden matrices, AdamW for the rest. A trained base, whole or below an
+    adapter: AdamW. Vectors are not decayed."""
     trained = {name: each for name, each in student.model.named_parameters() if each.requires_grad}
     hidden = {name: each for name, each in trained.items() if _is_hidden_matrix(name, each)}
-    if student.training is Training.ADAPTER or is_sharded(student.model):
+    if student.method.recipe is not FROM_NOTHING or is_sharded(student.model):
         hidden = {}  # and Muon needs whole matrices
     others = [each for name, each in trained.items() if name not in hidden]
     groups = [

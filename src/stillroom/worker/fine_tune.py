@@ -123,6 +123,8 @@ class FineTune:
             "threads": settings.threads or os.cpu_count() or 1,
             "checkpoint_seconds": settings.checkpoint_seconds,
             "memory_bytes": memory_bytes(settings),
+            "processes": settings.processes,
+            "sharding": settings.sharding,
             "model_name": self._job.openai_name,
             "integrations": integrations.told(self._job.integrations, self._job.id, self._job.base),
         }

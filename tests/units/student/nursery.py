@@ -5,11 +5,11 @@ A child is `stillroom.student.run` with standard streams, signals and an end of 
 The nursery itself never computes, as a process that has used torch's threads cannot be forked.
 
     {"folder", "events": where its standard output goes,
-     "signal": {"step": 3, "number": 9} (or null): sent when the child has reported that step; 0 closes its parent's
-               pipe,
+     "signal": {"step": 3, "number": 9, "rank": 1} (or null): sent when the child has reported that step, to the child
+               (rank null) or to one of the processes that it has started; number 0 closes its parent's pipe,
      "die_at": "os.rename resume/.step-000002" (or null): it kills itself before the first operation on files of its
                folder that begins so, as a regular expression,
-     "change": "without-muon" (or null): one of CHANGES is made to the child's code}
+     "change": "gradients-not-added" (or null): one of CHANGES is made to the child's code}
 
 A child whose spec asks for several processes is `stillroom.student.launch`, with the processes that it starts forked.
 """
@@ -24,13 +24,14 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from stillroom.student import launch, run, trainer
+from stillroom.student import launch, run
 from stillroom.student.losses import Objective
 from stillroom.student.processes import Processes
 
@@ -50,12 +51,16 @@ class Ended:
 
 
 class Nursery:
-    """Starts children, one at a time."""
+    """Starts children, one at a time. They find what `preloaded` names imported, besides what every run imports."""
 
-    def __init__(self) -> None:
+    def __init__(self, preloaded: Sequence[str] = ()) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, env=environment
+            [sys.executable, "-m", __name__, *preloaded],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+            env=environment,
         )
 
     def __enter__(self) -> Nursery:
@@ -74,11 +79,13 @@ class Nursery:
         *,
         die_at: str | None = None,
         at_step: tuple[int, int] | None = None,
+        rank: int | None = None,
         change: str | None = None,
     ) -> Ended:
-        """Runs a child on the folder until it ends. `at_step`: a step, and the signal it gets when it has reported it."""
+        """Runs a child on the folder until nothing of it is left. `at_step`: a step, and the signal it gets when it has
+        reported it, or one of its processes gets."""
         events = folder.with_name(folder.name + ".events")
-        sent = {"step": at_step[0], "number": at_step[1]} if at_step else None
+        sent = {"step": at_step[0], "number": at_step[1], "rank": rank} if at_step else None
         order = {"folder": str(folder), "events": str(events), "signal": sent, "die_at": die_at, "change": change}
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -92,6 +99,8 @@ class Nursery:
 def _serve() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    for name in sys.argv[1:]:
+        import_module(name)
     for line in sys.stdin:
         answers.write(json.dumps(_see_through(json.loads(line))) + "\n")
 
@@ -114,7 +123,7 @@ def _see_through(order: Mapping[str, Any]) -> int:
             events.write(line)
             if sent and (event := json.loads(line))["type"] == "step" and event["step"] >= sent["step"]:
                 if sent["number"]:
-                    os.kill(child, sent["number"])
+                    os.kill(child if sent["rank"] is None else _children_of(child)[sent["rank"]], sent["number"])
                 else:
                     os.close(alive)
                     alive = -1
@@ -148,6 +157,11 @@ def _be_a_child(order: Mapping[str, Any]) -> None:
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+def _children_of(process: int) -> list[int]:
+    """In the order in which they were started."""
+    return sorted(map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split()))
 
 
 class Forked:
@@ -197,10 +211,6 @@ def _add_no_gradients() -> None:
     Processes.sum_gradients = lambda *_: None
 
 
-def _without_muon() -> None:
-    trainer._is_hidden_matrix = lambda *_: False
-
-
 def _run_out_of_memory_once_in_the_second() -> None:
     backward, has_run_out = Objective.backward, []
 
@@ -216,7 +226,6 @@ def _run_out_of_memory_once_in_the_second() -> None:
 
 CHANGES = {
     "gradients-not-added": _add_no_gradients,
-    "without-muon": _without_muon,
     "out-of-memory-in-the-second": _run_out_of_memory_once_in_the_second,
 }
 

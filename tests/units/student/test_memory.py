@@ -15,6 +15,7 @@ import psutil
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import GraniteConfig, GraniteForCausalLM
 
 from stillroom.errors import TrainingFailed
 from stillroom.student.base_models import Student
@@ -56,6 +57,24 @@ def test_what_does_not_fit_is_computed_in_smaller_passes_then_twice_then_not_at_
     with pytest.raises(TrainingFailed, match=r"Line 7 has 10000 tokens; training on it takes about .* GB") as caught:
         with_room(7_000 * needs.per_token_recomputed)
     assert caught.value.code == "out_of_memory"
+
+
+def test_a_model_that_is_more_than_body_and_head_needs_room_for_all_logits_of_a_pass() -> None:
+    def needed(vocabulary: int, *, logits_scaling: float) -> float:
+        config = GraniteConfig(
+            vocab_size=vocabulary,
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            logits_scaling=logits_scaling,
+        )
+        return needs_of(Objective(GraniteForCausalLM(config).train())).per_token
+
+    scaled = needed(5000, logits_scaling=8.0) - needed(1000, logits_scaling=8.0)
+    assert scaled >= 2 * 4000 * torch.float32.itemsize  # the logits and their gradients
+    assert needed(5000, logits_scaling=1.0) == needed(1000, logits_scaling=1.0)
 
 
 PEAK = """

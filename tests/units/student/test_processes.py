@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from stillroom.student.checkpoint import step_folders
 from stillroom.student.examples import read_rows
+from stillroom.student.identity import read_identity
 from stillroom.student.packing import PADDED, SHARED, Layout, shares
+from stillroom.student.processes import Processes
 from stillroom.student.template import Example
 
 from .conftest import save_tiny_base, write_rows
-from .nursery import Nursery
+from .nursery import Ended, Nursery
 from .tickets import tickets
 
 STEPS = 8
@@ -36,7 +36,7 @@ def _job(folder: Path, *, processes: int = 1, **changes: Any) -> Path:
         "base": {"name": "scratch-small", "path": None, "revision": None},
         "training_file": str(write_rows(folder / "train.jsonl", tickets(16, seed=3))),
         "validation_file": str(write_rows(folder / "valid.jsonl", tickets(5, seed=4))),
-        "hyperparameters": {"n_epochs": 2, "batch_size": 4},
+        "hyperparameters": {"n_epochs": 1, "batch_size": 2},
         "seed": 11,
         "threads": 2,
         "checkpoint_seconds": 0.0,
@@ -54,7 +54,8 @@ def _with_processes(folder: Path, count: int) -> Path:
 
 @pytest.fixture(scope="module")
 def nursery() -> Iterator[Nursery]:
-    with Nursery() as opened:
+    # What sharded models and reports import when they are needed.
+    with Nursery(["torch._dynamo", "matplotlib.backends.backend_agg", "PIL.PngImagePlugin"]) as opened:
         yield opened
 
 
@@ -64,6 +65,13 @@ def alone(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = _job(tmp_path_factory.mktemp("one") / "alone")
     assert nursery.run(folder).code == 0
     return folder
+
+
+@pytest.fixture(scope="module")
+def together(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
+    """The same run of two."""
+    folder = _job(tmp_path_factory.mktemp("two") / "together", processes=2)
+    return folder, nursery.run(folder)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +92,13 @@ def _curve(run: Path) -> list[float]:
 
 def _weights(run: Path) -> Any:
     return load_file(next((run / "checkpoints" / f"step-{STEPS:06d}").glob("*model.safetensors")))
+
+
+def _said(run: Path) -> list[list[int]]:
+    """What the student answered when it was saved."""
+    identity = read_identity(run / "checkpoints" / f"step-{STEPS:06d}")
+    assert identity is not None
+    return [[prediction[0][0] for prediction in answer.predictions] for answer in identity.answers]
 
 
 def _assert_same_weights(run: Path, other: Path, *, within: float) -> None:
@@ -129,12 +144,26 @@ def test_a_step_of_fewer_examples_than_processes_has_as_many_shares_as_examples(
     assert [len(part) for part in shares(examples, SHARED, 5)] == [1, 1]
 
 
+# --- chance ------------------------------------------------------------------------------------------------
+
+
+def test_what_is_drawn_in_a_step_differs_between_processes_and_comes_again_when_it_is_repeated() -> None:
+    def drawn(*, rank: int, step: int) -> list[float]:
+        Processes(rank=rank, count=2).draw_apart(7, step)
+        return torch.rand(4).tolist()
+
+    with torch.random.fork_rng():
+        first = drawn(rank=0, step=3)
+        assert drawn(rank=1, step=3) != first
+        assert drawn(rank=0, step=4) != first
+        assert drawn(rank=0, step=3) == first
+
+
 # --- the same run ------------------------------------------------------------------------------------------
 
 
-def test_two_processes_take_the_run_of_one_and_write_it_once(nursery: Nursery, alone: Path, tmp_path: Path) -> None:
-    folder = _job(tmp_path / "two", processes=2)
-    ended = nursery.run(folder)
+def test_two_processes_take_the_run_of_one_and_write_it_once(alone: Path, together: tuple[Path, Ended]) -> None:
+    folder, ended = together
     assert ended.code == 0
     kinds = [event["type"] for event in ended.events]
     assert kinds.count("step") == STEPS
@@ -153,14 +182,10 @@ def test_without_adding_up_gradients_it_would_be_another_run(nursery: Nursery, a
     assert _curve(folder) != pytest.approx(_curve(alone), rel=1e-3)
 
 
-def test_processes_without_an_example_in_a_step_take_part_in_it(nursery: Nursery, tmp_path: Path) -> None:
-    few: dict[str, Any] = {"hyperparameters": {"n_epochs": 1, "batch_size": 2}}
-    curves = []
-    for count in (1, 3):
-        folder = _job(tmp_path / str(count), processes=count, **few)
-        assert nursery.run(folder).code == 0
-        curves.append(_curve(folder))
-    assert curves[1] == pytest.approx(curves[0], rel=1e-5)
+def test_processes_without_an_example_in_a_step_take_part_in_it(nursery: Nursery, alone: Path, tmp_path: Path) -> None:
+    folder = _job(tmp_path / "three", processes=3)
+    assert nursery.run(folder).code == 0
+    assert _curve(folder) == pytest.approx(_curve(alone), rel=1e-5)
 
 
 def test_when_memory_runs_out_in_one_all_halve_their_passes(nursery: Nursery, alone: Path, tmp_path: Path) -> None:
@@ -205,52 +230,53 @@ def test_an_error_of_all_is_reported_once(nursery: Nursery, tmp_path: Path) -> N
 
 
 def test_when_one_is_killed_all_end_by_that_signal_and_the_run_goes_on_later(
-    nursery: Nursery, alone: Path, tmp_path: Path
+    nursery: Nursery, together: tuple[Path, Ended], tmp_path: Path
 ) -> None:
     folder = _job(tmp_path / "killed", processes=2)
-    command = [sys.executable, "-m", "stillroom.student.launch", str(folder)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as launcher:
-        assert launcher.stdout is not None
-        ranks = []
-        for line in launcher.stdout:
-            if not ranks and json.loads(line).get("step") == 3:
-                ranks = _children_of(launcher.pid)
-                os.kill(ranks[1], signal.SIGKILL)
-        assert launcher.wait(timeout=60) == -signal.SIGKILL
-    assert len(ranks) == 2
-    assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
+    assert nursery.run(folder, at_step=(3, signal.SIGKILL), rank=1).code == -signal.SIGKILL
     again = nursery.run(folder)
     assert again.code == 0
     assert again.events[0]["resumed_from_step"] >= 2
-    assert _curve(folder) == pytest.approx(_curve(alone), rel=1e-5)
-
-
-def _children_of(process: int) -> list[int]:
-    """In the order in which they were started."""
-    return sorted(map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split()))
+    assert _curve(folder) == _curve(together[0])
+    _assert_same_weights(folder, together[0], within=0.0)
 
 
 # --- in shards -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("training", ["full", "adapter"])
-def test_a_run_in_shards_is_the_run_of_one_process_and_resumes_to_the_same_bits(
-    nursery: Nursery, tiny_llama: dict[str, Any], tmp_path: Path, training: str
-) -> None:
-    changes: dict[str, Any] = {
-        "base": tiny_llama,
-        "hyperparameters": {"n_epochs": 2, "batch_size": 4, "training": training},
-        "checkpoint_seconds": 1000.0,
-    }
-    alone = _job(tmp_path / "alone", **changes)
-    assert nursery.run(alone, change="without-muon").code == 0
-    changes |= {"processes": 2, "sharding": True}
-    folder, interrupted = _job(tmp_path / "shards", **changes), _job(tmp_path / "interrupted", **changes)
+def _in_shards(tiny_llama: dict[str, Any], training: str) -> dict[str, Any]:
+    numbers = {"n_epochs": 1, "batch_size": 2, "training": training}
+    return {"base": tiny_llama, "hyperparameters": numbers, "checkpoint_seconds": 1000.0, "sharding": True}
+
+
+@pytest.fixture(scope="module", params=["full", "lora"])
+def sharded(
+    request: pytest.FixtureRequest,
+    nursery: Nursery,
+    tiny_llama: dict[str, Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    folder = _job(tmp_path_factory.mktemp("sharded") / "two", processes=2, **_in_shards(tiny_llama, request.param))
     ended = nursery.run(folder)
     assert ended.code == 0
-    assert _curve(folder) == pytest.approx(_curve(alone), rel=1e-5)
-    _assert_same_weights(folder, alone, within=1e-4)
+    assert "Each of 2 processes holds a shard" in ended.events[0]["message"]
+    return folder
 
-    assert nursery.run(interrupted, at_step=(2, signal.SIGTERM)).events[-1]["type"] == "stopped"
-    assert nursery.run(interrupted).events[0]["resumed_from_step"] >= 2
-    _assert_same_weights(interrupted, folder, within=0.0)
+
+def test_a_run_in_shards_is_the_run_of_one_process(nursery: Nursery, sharded: Path, tmp_path: Path) -> None:
+    spec = json.loads((sharded / "spec.json").read_text())
+    alone = _job(tmp_path / "alone", **spec | {"processes": 1})
+    assert nursery.run(alone).code == 0
+    assert _curve(sharded) == pytest.approx(_curve(alone), rel=1e-5)
+    _assert_same_weights(sharded, alone, within=1e-4)
+    assert _said(sharded) == _said(alone)
+
+
+@pytest.mark.parametrize("sharded", ["full"], indirect=True)
+def test_a_run_in_shards_that_was_stopped_ends_with_the_same_bits(
+    nursery: Nursery, sharded: Path, tmp_path: Path
+) -> None:
+    folder = _job(tmp_path / "interrupted", **json.loads((sharded / "spec.json").read_text()) | {"processes": 2})
+    assert nursery.run(folder, at_step=(2, signal.SIGTERM)).events[-1]["type"] == "stopped"
+    assert nursery.run(folder).events[1]["resumed_from_step"] >= 2
+    _assert_same_weights(folder, sharded, within=0.0)

@@ -12,6 +12,7 @@ from torch import nn
 from stillroom.student.base_models import Student, open_artefact, open_base
 from stillroom.student.checkpoint import BaseReference, read_artefact
 from stillroom.student.examples import Row, encode_rows
+from stillroom.student.export import export_model
 from stillroom.student.hyperparameters import Hyperparameters
 
 from .conftest import trained_run
@@ -75,6 +76,20 @@ def test_it_is_served_on_the_weights_that_it_was_trained_on(
     expected, found = logits_of(trained, ticket_rows), logits_of(served, ticket_rows)
     assert torch.allclose(expected, found, atol=1e-4)
     assert torch.equal(expected.argmax(-1), found.argmax(-1))
+
+
+def test_it_is_exported_as_it_was_trained_on_a_base_of_4_bits_or_merged_into_its_weights(
+    run: list[dict[str, object]], tmp_path: Path
+) -> None:
+    folder = Path(str(run[-1]["path"]))
+    adapter = export_model(folder, tmp_path / "adapter", "adapter").agreement
+    merged = export_model(folder, tmp_path / "merged", "safetensors").agreement
+    # On the base in float32, which the adapter was not trained on, it diverges by some hundredths.
+    assert max(adapter.divergence, merged.divergence) < 1e-6
+    assert adapter.agreement == merged.agreement == 1
+    text = (tmp_path / "adapter" / "README.md").read_text()
+    assert "nf4 = BitsAndBytesConfig(load_in_4bit=True" in text
+    assert 'AutoPeftModelForCausalLM.from_pretrained(".", quantization_config=nf4)\ntokenizer = ' in text
 
 
 def test_what_is_validated_is_what_is_trained(quantized: BaseReference, tmp_path: Path, ticket_rows: list[Row]) -> None:

@@ -132,6 +132,10 @@ def kind(request: pytest.FixtureRequest, nursery: Nursery, tmp_path_factory: pyt
     return Kind(changes=changes, folder=run, ended=ended)
 
 
+one_kind = pytest.mark.parametrize("kind", ["adapter"], indirect=True)
+"""For what does not depend on which weights move."""
+
+
 def _weights(run: Path) -> dict[str, bytes]:
     """Of all its checkpoints."""
     found = sorted((run / "checkpoints").glob("step-*/*model.safetensors"))
@@ -260,6 +264,7 @@ def test_a_run_that_is_asked_to_stop_finishes_its_step_keeps_its_state_and_goes_
     _check_same(kind, run, first, second, nursery.run(run))
 
 
+@one_kind
 def test_a_run_whose_newest_state_is_damaged_goes_on_from_the_one_before(
     kind: Kind, nursery: Nursery, tmp_path: Path
 ) -> None:
@@ -271,6 +276,7 @@ def test_a_run_whose_newest_state_is_damaged_goes_on_from_the_one_before(
     _check_same(kind, run, killed, resumed)
 
 
+@one_kind
 def test_a_run_whose_states_are_all_damaged_begins_anew_and_ends_the_same(
     kind: Kind, nursery: Nursery, tmp_path: Path
 ) -> None:
@@ -314,6 +320,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
+@one_kind
 def test_a_run_whose_states_find_no_room_says_so_and_ends_the_same(
     kind: Kind, nursery: Nursery, tmp_path: Path, small_disk: Path
 ) -> None:
@@ -325,6 +332,7 @@ def test_a_run_whose_states_find_no_room_says_so_and_ends_the_same(
     _check_same(kind, run, ended)
 
 
+@one_kind
 def test_a_folder_with_another_runs_state_is_refused(kind: Kind, nursery: Nursery, tmp_path: Path) -> None:
     run = _job(tmp_path / "run", **{**kind.changes, "seed": 12})
     (run / "resume").symlink_to(kind.folder / "resume")

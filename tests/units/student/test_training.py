@@ -196,7 +196,8 @@ def test_a_run_leaves_events_metrics_and_its_last_three_checkpoints(tmp_path: Pa
     numbers = Hyperparameters(n_epochs=4, batch_size=8, learning_rate_multiplier=0.5)
     events = trained_run(tmp_path, ticket_rows, hyperparameters=numbers, valid=ticket_rows[:10])
     started, done = events[0], events[-1]
-    assert started["hyperparameters"] == {"n_epochs": 4, "batch_size": 8, "learning_rate_multiplier": 0.5}
+    three = {"n_epochs": 4, "batch_size": 8, "learning_rate_multiplier": 0.5}
+    assert started["hyperparameters"] == {**three, "training": "full", "long_rows": "fail"}
     assert started["total_steps"] == 12 and started["resumed_from_step"] is None
 
     steps = [event for event in events if event["type"] == "step"]
