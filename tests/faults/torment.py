@@ -40,7 +40,7 @@ HYPERPARAMETERS = {"n_epochs": 6, "batch_size": 4}
 EXAMPLES, TOTAL_STEPS = 24, 36
 LOOK_SECONDS = 0.05
 EARLY, EARLY_SECONDS = 0.2, 5.0  # of the blows, and how long a trainer takes at least until its first step
-ORPHAN_SECONDS = 120.0  # for a trainer to notice that its worker is dead: when it has done with importing
+ORPHAN_SECONDS = 30.0  # for a trainer to notice that its worker is dead, on a machine that is busy
 
 
 @dataclass(kw_only=True)
@@ -125,6 +125,7 @@ class Torment:
                 return
             self._notice_claims()
             self._strike()
+            self._hand_on()
             self._wake()
             self._watch_orphans()
             time.sleep(LOOK_SECONDS)
@@ -178,6 +179,15 @@ class Torment:
         """How many steps the job's folder has the figures of."""
         path = self._data / "runs" / subject / "metrics.csv"
         return max(0, path.read_bytes().count(b"\n") - 1) if path.exists() else 0
+
+    def _hand_on(self) -> None:
+        """What was planned for a job that has ended by then is planned for another."""
+        states = self._states()
+        for subject, plan in self._plans.items():
+            if states[subject] in ("succeeded", "failed"):
+                left, plan[:] = list(plan), []
+                for kind in left:
+                    self._plan_anew(kind)
 
     def _plan_anew(self, kind: str) -> None:
         states = self._states()

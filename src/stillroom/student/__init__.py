@@ -13,7 +13,8 @@
     fsdp         a model                             -> shards of it, one in each process
     record       a step's figures                    -> metrics.csv, TensorBoard's file, W&B
     story        a run's events                      -> a folder one can read, with a report
-    checkpoint   model artefacts and resume states on disk
+    checkpoint   model artefacts on disk
+    resume       states of a run to go on from
     identity     a model                             -> what it says to 32 conversations; whether another says the same
     engine       token level generation in one thread
     proving      a student                           -> served, once it has said the same

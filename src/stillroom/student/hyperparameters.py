@@ -104,7 +104,7 @@ class Method:
 AUTO_STEPS_AT_MOST = 2000
 """Where the file alone has more, one pass is enough."""
 
-AUTO_BATCH_SIZES = ((64, 4), (2000, 8))
+AUTO_BATCH_SIZES = ((64, 4), (1000, 8))
 """The rule for "auto" batches. Below so many rows, so many in a step ..."""
 AUTO_BATCH_SIZE_AT_MOST = 16
 """... and from there on so many. `reasons` tells whatever stands here."""
@@ -118,7 +118,7 @@ class Hyperparameters:
 
     n_epochs: int | Auto = "auto"
     """Passes over the training file. "auto": at least 6 passes and 450 optimizer steps (2 and 150 for a base that is
-    trained already), but no more passes than fit into 2,000 steps. Eleven rows get 150, 1,000 rows 6, 10,000 rows 3."""
+    trained already), but no more passes than fit into 2,000 steps. Eleven rows get 150, 1,000 rows 8, 10,000 rows 3."""
     batch_size: int | Auto = "auto"
     """Rows in an optimizer step. "auto": see `AUTO_BATCH_SIZES`."""
     learning_rate_multiplier: float | Auto = "auto"

@@ -48,7 +48,7 @@ MOST_DIVERGENCE = 0.02
 """Mean KL divergence in nats from the trainer's prediction, in other arithmetic."""
 LEAST_AGREEMENT = 0.9
 """Share of the trainer's tokens that stay the likeliest, in other arithmetic."""
-TOKENS_PER_PASS = 4096
+TOKENS_PER_PASS = 1024
 """Padded tokens that are read at once."""
 MOMENT = datetime(2031, 5, 3, 14, 5)
 """For templates that write today's date: theirs must be the same on every day."""

@@ -1,13 +1,14 @@
-"""Several processes of one run on this machine: `python -m stillroom.student.launch FOLDER`.
+"""Starts a run: `python -m stillroom.student.launch FOLDER`.
 
-Starts as many of `python -m stillroom.student.run FOLDER` as FOLDER/spec.json has "processes", tells each its
-number by torchrun's environment variables, and ends with them. To whoever started it, it is one job child: events
-on standard output, SIGTERM stops the run, and nothing is left when it is killed or its parent's pipe closes. When
+A run of one process is carried out here, by `run`. Of one that FOLDER/spec.json gives several "processes", each is
+started as `python -m stillroom.student.run FOLDER`, is told its number by torchrun's environment variables, and
+ends with this one. To whoever started it, it is one job child either way: events on standard output, SIGTERM
+stops the run, and nothing is left when it is killed or its parent's pipe closes, from the first moment on. When
 one process dies, the others cannot go on: they are ended, and this one ends as the first did, by the same signal
 or with the same exit code.
 
-Owns processes and their ends. Knows neither torch nor what they do; several machines are torchrun's or
-accelerate's business.
+Owns processes and their ends. Knows neither torch (until it runs a run itself) nor what they do; several machines
+are torchrun's or accelerate's business.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ LAST_WORDS_SECONDS = 10.0
 """How long the others may take to end by themselves, when one has failed: one of them may have to say why."""
 SILENCE_SECONDS = 20.0
 """Of the parent, at most: less than others wait (30 s) before they believe that it is dead and take its work over."""
+WATCH = "parent"
+"""The name of the thread that watches it: one is enough, and two would take each other's bytes."""
 EXIT_PARENT_GONE = 3
 
 
@@ -41,11 +44,15 @@ def main(arguments: list[str]) -> int:
         return 2
     end_with_parent()
     folder = Path(arguments[0])
+    count = processes_of(folder)
+    if count == 1:
+        from stillroom.student import run  # takes seconds, and minutes on a starved machine
+
+        return run.main(arguments)
     with tempfile.TemporaryDirectory(prefix="stillroom-") as meeting:
         running: list[subprocess.Popen[bytes]] = []
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: _ask_to_stop(running))
-        count = processes_of(folder)
         for rank in range(count):
             running.append(started(folder, _numbered(rank, count) | {MEETING: f"{meeting}/file"}))
         code = _seen_through(running)
@@ -84,8 +91,9 @@ def end_with_parent(silence_seconds: float = SILENCE_SECONDS) -> None:
     A standard input that is no pipe, such as a terminal or /dev/null, belongs to no such parent.
     """
     mode = os.fstat(0).st_mode
-    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
-        threading.Thread(target=_watch_parent, args=(silence_seconds,), daemon=True).start()
+    is_watched = any(each.name == WATCH for each in threading.enumerate())
+    if not is_watched and (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+        threading.Thread(target=_watch_parent, args=(silence_seconds,), name=WATCH, daemon=True).start()
 
 
 def _watch_parent(silence_seconds: float) -> None:

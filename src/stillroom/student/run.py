@@ -59,6 +59,7 @@ from stillroom.student.hyperparameters import (
     without_effect,
 )
 from stillroom.student.loop import Run, train
+from stillroom.student.memory import is_out_of_memory
 from stillroom.student.precision import is_quantized
 from stillroom.student.processes import Processes
 from stillroom.student.story import Story
@@ -253,7 +254,7 @@ def _failure(error: Exception) -> dict[str, Any] | None:
     """The error as an event; None when it is our own mistake."""
     if isinstance(error, StillroomError):
         return {"type": "error", "code": error.code, "message": error.message, "param": error.param}
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+    if is_out_of_memory(error):
         message = "The job needs more memory than there is. Use a smaller batch_size, shorter rows or a smaller base."
         return {"type": "error", "code": "out_of_memory", "message": message, "param": "batch_size"}
     return None

@@ -29,7 +29,7 @@ from stillroom.worker.child import Child
 
 log = logging.getLogger(__name__)
 
-TRAINER = "stillroom.student.run"
+TRAINER = "stillroom.student.launch"
 FLUSH_SECONDS = 0.5  # between two transactions of training steps
 EVENTS_A_JOB = 2000  # metric events of a long job at most; the result file has every step
 KILLED = -signal.SIGKILL

@@ -72,11 +72,11 @@ def test_each_reason_is_one_sentence_and_those_of_numbers_name_them(
     ("count", "origin", "expected"),
     [
         (11, "built in", "150 passes: a pass over 11 examples in batches of 4 is 3 steps, and .* at least 450 steps."),
-        (1000, "built in", "6 passes, the fewest that .* gets: a pass .* is 125 steps, 750 steps in all."),
+        (2000, "built in", "6 passes, the fewest that .* gets: a pass .* is 125 steps, 750 steps in all."),
         (10_000, "built in", "3 passes: .* is 625 steps, and more passes would not stay within 2,000 steps."),
         (50_000, "built in", "1 pass: .* is 3,125 steps, and more passes would not stay within 2,000 steps."),
-        (1000, "base", "2 passes, the fewest that an adapter on a trained base gets: .* 250 steps in all."),
-        (1000, "whole", "2 passes, the fewest that a trained base of which all weights move gets: .* in all."),
+        (2000, "base", "2 passes, the fewest that an adapter on a trained base gets: .* 250 steps in all."),
+        (2000, "whole", "2 passes, the fewest that a trained base of which all weights move gets: .* in all."),
     ],
 )
 def test_the_passes_are_explained_by_the_rule_that_decided(count: int, origin: str, expected: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
 import signal
 import subprocess
@@ -24,7 +25,7 @@ from .conftest import save_tiny_base, write_rows
 from .nursery import Ended, Nursery
 from .tickets import tickets
 
-RUN = [sys.executable, "-m", "stillroom.student.run"]
+RUN = [sys.executable, "-m", "stillroom.student.launch"]
 STEPS, STEPS_AN_EPOCH = 8, 4
 OF_THE_MACHINE = {"tokens_per_second", "computed_tokens_per_second", "memory_bytes", "elapsed_seconds"}
 """Figures that no two runs have in common."""
@@ -83,6 +84,16 @@ def test_a_child_ends_when_a_parent_that_has_spoken_falls_silent(words: int, cod
                 words -= 1
             time.sleep(0.05)
         assert process.returncode == code
+
+
+def test_a_child_that_loses_its_parent_while_it_starts_does_not_go_on_to_import(tmp_path: Path) -> None:
+    process = subprocess.Popen([*RUN, str(_job(tmp_path / "run"))], stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.close()
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 3
+    assert used.ru_utime + used.ru_stime < 1.5  # torch alone takes more
 
 
 def test_an_error_is_an_event_with_code_and_param_and_exit_1(tmp_path: Path, nursery: Nursery) -> None:
