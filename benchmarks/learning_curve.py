@@ -1,6 +1,6 @@
 """How well the built-in student triages tickets it has not seen, by how many it was trained on.
 
-For each number of rows a job's own training run (`stillroom.student.run`, hyperparameters "auto") in a
+For each number of rows a job's own training run (`stillroom.student.training.run`, hyperparameters "auto") in a
 process of its own, on the tickets and answers of the demo's scripted teacher; then its last checkpoint is
 served by the engine and asked about 200 held-out tickets, at temperature 0. An answer counts when it is the
 teacher's, character for character. Seconds are those of the whole training process, its start and its
@@ -114,7 +114,7 @@ def _run(task: Task, log: Path | None) -> Outcome:
 
 
 def _child(task: Task, folder: Path) -> None:
-    from stillroom.student import run
+    from stillroom.student.training import run
 
     _lay_out(task, folder)
     events: list[Mapping[str, Any]] = []
@@ -160,7 +160,7 @@ def _began() -> float:
 
 
 async def _agreement(checkpoint: Path) -> float:
-    from stillroom.student.engine import Engine
+    from stillroom.student.serving.engine import Engine
 
     engine = Engine()
     await engine.attach("triage", checkpoint)
@@ -171,8 +171,8 @@ async def _agreement(checkpoint: Path) -> float:
 
 
 async def _answer(engine: Any, ticket: str) -> str:
-    from stillroom.student.engine import GenerateRequest
-    from stillroom.student.sampling import Sampling
+    from stillroom.student.serving.engine import GenerateRequest
+    from stillroom.student.serving.sampling import Sampling
 
     prompt_ids = engine.student("triage").template.encode_prompt(triage.messages(ticket))
     request = GenerateRequest(

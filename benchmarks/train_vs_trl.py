@@ -406,8 +406,8 @@ def _rows(plan: Plan) -> tuple[list[Row], list[Row]]:
 
 def _steps(rows: Sequence[Row], plan: Plan) -> list[list[Any]]:
     """The rows of every step, as our training chooses them."""
-    from stillroom.student.packing import SHARED, epoch_batches
-    from stillroom.student.template import Example
+    from stillroom.student.chats.template import Example
+    from stillroom.student.training.packing import SHARED, epoch_batches
 
     examples = [Example(ids=array("i", row.ids), mask=bytes(row.mask)) for row in rows]
     return epoch_batches(examples, SHARED, batch_size=plan.batch, seed=plan.seed, epoch=0)
@@ -497,9 +497,9 @@ def _adamw(model: Any, plan: Plan) -> Any:
 
 
 def _trained_by_us(model: Any, steps: list[list[Any]], plan: Plan, *, sharing: bool) -> tuple[int, float]:
-    from stillroom.student import packing
     from stillroom.student.hyperparameters import Hyperparameters, resolve
-    from stillroom.student.trainer import Trainer
+    from stillroom.student.training import packing
+    from stillroom.student.training.trainer import Trainer
 
     student = _student(model, plan)
     wanted = Hyperparameters(n_epochs=1, batch_size=plan.batch)
@@ -519,10 +519,10 @@ def _trained_by_us(model: Any, steps: list[list[Any]], plan: Plan, *, sharing: b
 def _student(model: Any, plan: Plan) -> Any:
     import torch
 
-    from stillroom.student.base_models import Student
-    from stillroom.student.checkpoint import BaseReference
+    from stillroom.student.bases.base_models import Student
+    from stillroom.student.bases.checkpoint import BaseReference
+    from stillroom.student.chats.template import CHATML, ChatTemplate
     from stillroom.student.hyperparameters import Hyperparameters, Origin, method_of
-    from stillroom.student.template import CHATML, ChatTemplate
 
     tokenizer = _tokenizer(plan)
     tokenizer.chat_template = CHATML

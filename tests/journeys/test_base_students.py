@@ -13,7 +13,7 @@ import torch
 from openai import AzureOpenAI, NotFoundError, OpenAI
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from stillroom.student.examples import read_rows
+from stillroom.student.chats.examples import read_rows
 from tests.journeys.conftest import deployment_of
 from tests.support import Server, example_lines, wait_for
 from tests.units.student.conftest import save_tiny_base

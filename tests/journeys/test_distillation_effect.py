@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from openai import OpenAI
 
-from stillroom.student.examples import read_rows
+from stillroom.student.chats.examples import read_rows
 from stillroom.teachers.scripted import JsonObject, ScriptedTeacher
 from tests.support import Server, example_lines
 from tests.units.student.conftest import save_tiny_base

@@ -14,9 +14,9 @@ import pytest
 from openai import BadRequestError, OpenAI
 from openai.types.fine_tuning import FineTuningJob
 
-from stillroom.student.base_models import open_untuned
-from stillroom.student.checkpoint import BaseReference
-from stillroom.student.examples import encode_rows, read_rows
+from stillroom.student.bases.base_models import open_untuned
+from stillroom.student.bases.checkpoint import BaseReference
+from stillroom.student.chats.examples import encode_rows, read_rows
 from tests.journeys.conftest import await_end
 from tests.support import Server, example_lines
 from tests.units.student.conftest import save_tiny_base

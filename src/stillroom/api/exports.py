@@ -16,7 +16,7 @@ from stillroom.catalog import Model
 from stillroom.config import SCRATCH
 from stillroom.errors import InvalidRequest, ModelNotFound, shortened
 from stillroom.serving.exports import Export
-from stillroom.student.formats import Format, check_training, format_of, precision_of
+from stillroom.student.exporting.formats import Format, check_training, format_of, precision_of
 from stillroom.student.hyperparameters import Training
 from stillroom.student.manifest import origin_of
 from stillroom.worker import export as worker

@@ -243,7 +243,7 @@ class FineTuning:
         )
 
     def base_reference(self, project: int, model: str, base: str) -> dict[str, Any]:
-        """What a training process opens for `model`, which is `base` or descends from it: see `student/run.py`."""
+        """What a training process opens for `model`, which is `base` or descends from it: see `student/training/run.py`."""
         with self._database.read() as connection:
             tuned = catalog.find_model(connection, project, model)
         if tuned is not None:

@@ -32,7 +32,7 @@ from stillroom.teachers.http import HttpAnswer, StudentUpstream, open_session
 
 log = logging.getLogger(__name__)
 
-MODULE = "stillroom.student.host"
+MODULE = "stillroom.student.serving.host"
 LOOK_SECONDS = 0.05  # between two looks whether the new process answers
 DEATH_SECONDS = 1.0  # for a process whose connections broke to be seen dead
 TICK_SECONDS = 60.0  # between two rounds of unloading and counting hours
@@ -48,7 +48,7 @@ class Weights:
     job: str | None
     """What made it; None for a base model."""
     source: dict[str, Any]
-    """Where the student host finds it: see `student/host.py`."""
+    """Where the student host finds it: see `student/serving/host.py`."""
 
     @property
     def name(self) -> str:

@@ -1,29 +1,22 @@
-"""Students: open a base model, train it on chat rows, serve the result.
+"""Students: open a base model, train it on chat rows, serve it, hand it over.
 
-    hyperparameters  a job's wishes, its base        -> every number, and why
-    base_models  a name, folder or hub id            -> model, tokenizer, template
-    precision    a device, a setting                 -> in which numbers a base is held and computed
-    adapters     a model                             -> the same with LoRA beside its weights
-    template     messages                           <-> token ids and loss mask
-    examples     a JSONL file                        -> encoded examples
-    packing      examples                            -> padded batches in a fixed order
-    losses       model, batch                        -> loss, accuracy
-    loop         everything above                    -> checkpoints and events
-    processes    a step                              -> parts of it, and what they found added up (launch starts them)
-    fsdp         a model                             -> shards of it, one in each process
-    record       a step's figures                    -> metrics.csv, TensorBoard's file, W&B
-    story        a run's events                      -> a folder one can read, with a report
-    checkpoint   model artefacts on disk
-    resume       states of a run to go on from
-    identity     a model                             -> what it says to 32 conversations; whether another says the same
-    engine       token level generation in one thread
-    proving      a student                           -> served, once it has said the same
-    export       an artefact                         -> safetensors, adapter or GGUF (gguf, gguf_tokenizer)
-    run, host    two child processes: a training job, a student's chat HTTP
-    measure      a third: a training job's first steps, taken to say how long it will be
+    script           all of it in two calls, without a server
 
-Needs torch, transformers, peft, safetensors and tokenizers (`host` also aiohttp, `export` gguf) and, of stillroom,
-`errors` alone. Knows no database, no jobs, no public HTTP.
+    training/        `launch`, `run` and `measure` are processes: a training job, and its first steps, taken to say how
+                     long it will be. `loop` says which step follows which, `trainer` makes one, on a batch laid out by
+                     `packing` as a `tree`, which `attention` and `losses` compute
+    serving/         `host` is a process: students behind a chat API, on the batches and caches of `engine`, once
+                     `proving` has found each to be the one that was trained
+    exporting/       `export` is a process: a model folder as safetensors, adapter or GGUF
+
+    records/         where a run's figures go, and the report made of them
+    bases/           what a student is made from and saved as: `base_models` opens, `adapters`, `precision`,
+                     `checkpoint` writes and reads model folders, `identity` knows what a model said when it was trained
+    chats/           `template` is messages <-> token ids and loss mask, the same for training and serving
+    hyperparameters  a job's wishes, its base -> every number, and why; with `manifest` and `events`, all without torch
+
+A room imports only those below it. Needs torch, transformers, peft, accelerate, safetensors and tokenizers (`host` also
+aiohttp, `export` gguf) and, of stillroom, `errors` alone. Knows no database, no jobs, no public HTTP.
 """
 
 import os

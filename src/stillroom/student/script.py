@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from stillroom.student.base_models import SCRATCH_SMALL, Student, open_artefact
-from stillroom.student.run import run
+from stillroom.student.bases.base_models import SCRATCH_SMALL, Student, open_artefact
+from stillroom.student.training.run import run
 
 Event = Mapping[str, Any]
 

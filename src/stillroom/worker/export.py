@@ -18,7 +18,7 @@ from stillroom.worker.fine_tune import KILLED
 
 log = logging.getLogger(__name__)
 
-EXPORTER = "stillroom.student.export"
+EXPORTER = "stillroom.student.exporting.export"
 # The child opens no GPU: students and jobs have it, and what is written is the same.
 ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": ""}
 

@@ -24,16 +24,16 @@ from stillroom.datasets.files import PreparedFile
 from stillroom.errors import MissingExtra, StillroomError, TrainingFailed
 from stillroom.fine_tuning import Job, integrations
 from stillroom.jobs import Claim, State
-from stillroom.student.metrics import rows_of
+from stillroom.student.records.metrics import rows_of
 from stillroom.worker.child import Child
 
 log = logging.getLogger(__name__)
 
-TRAINER = "stillroom.student.launch"
+TRAINER = "stillroom.student.training.launch"
 FLUSH_SECONDS = 0.5  # between two transactions of training steps
 EVENTS_A_JOB = 2000  # metric events of a long job at most; the result file has every step
 KILLED = -signal.SIGKILL
-# The trainer was asked to stop before it could listen, or has not heard from us for too long (see student/run.py).
+# The trainer was asked to stop before it could listen, or has not heard from us for too long (see student/training/run.py).
 NO_CRASH = (-signal.SIGTERM, -signal.SIGINT, 3)
 GIGABYTE = 10**9
 CHECKPOINT_FIGURES = (

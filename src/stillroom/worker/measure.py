@@ -22,7 +22,7 @@ from stillroom.worker.fine_tune import KILLED, memory_bytes
 
 log = logging.getLogger(__name__)
 
-MEASURER = "stillroom.student.measure"
+MEASURER = "stillroom.student.training.measure"
 
 
 async def measure(platform: Platform, project: int, order: Order, base: str) -> Measurement:

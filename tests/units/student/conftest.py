@@ -12,14 +12,14 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from stillroom.student.base_models import Student, open_base
-from stillroom.student.checkpoint import BaseReference
-from stillroom.student.engine import Engine
-from stillroom.student.examples import Row, encode_rows, read_rows
+from stillroom.student.bases.base_models import Student, open_base
+from stillroom.student.bases.checkpoint import BaseReference
+from stillroom.student.chats.examples import Row, encode_rows, read_rows
+from stillroom.student.chats.template import CHATML
+from stillroom.student.chats.tokenizer import train_tokenizer
 from stillroom.student.hyperparameters import Hyperparameters, resolve
-from stillroom.student.loop import Run, train
-from stillroom.student.template import CHATML
-from stillroom.student.tokenizer import train_tokenizer
+from stillroom.student.serving.engine import Engine
+from stillroom.student.training.loop import Run, train
 
 from .tickets import tickets
 

@@ -1,7 +1,7 @@
 """Job children without the seconds that their imports take: a process that has imported everything forks them.
 
 `python -m tests.units.student.nursery` reads orders as JSON lines and answers each when its child has ended.
-A child is `stillroom.student.run` with standard streams, signals and an end of its own; SIGKILL is a real one.
+A child is `stillroom.student.training.run` with standard streams, signals and an end of its own; SIGKILL is a real one.
 The nursery itself never computes, as a process that has used torch's threads cannot be forked.
 
     {"folder", "events": where its standard output goes,
@@ -11,7 +11,7 @@ The nursery itself never computes, as a process that has used torch's threads ca
                folder that begins so, as a regular expression,
      "change": "gradients-not-added" (or null): one of CHANGES is made to the child's code}
 
-A child whose spec asks for several processes is `stillroom.student.launch`, with the processes that it starts forked.
+A child whose spec asks for several processes is `stillroom.student.training.launch`, with the processes that it starts forked.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from stillroom.student import launch, run
-from stillroom.student.losses import Objective
-from stillroom.student.processes import Processes
+from stillroom.student.training import launch, run
+from stillroom.student.training.losses import Objective
+from stillroom.student.training.processes import Processes
 
 ROOT = Path(__file__).parents[3]
 OPERATIONS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate")

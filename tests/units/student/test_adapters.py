@@ -14,12 +14,12 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from stillroom.errors import ConfigurationError, InvalidRequest, MissingExtra
-from stillroom.student.adapters import recompute_activations
-from stillroom.student.base_models import Student, open_artefact, open_base, open_untuned
-from stillroom.student.checkpoint import BaseReference, read_artefact
-from stillroom.student.examples import Row, encode_rows
+from stillroom.student.bases.adapters import recompute_activations
+from stillroom.student.bases.base_models import Student, open_artefact, open_base, open_untuned
+from stillroom.student.bases.checkpoint import BaseReference, read_artefact
+from stillroom.student.bases.precision import compute_dtype, has_bfloat16, notes_on
+from stillroom.student.chats.examples import Row, encode_rows
 from stillroom.student.hyperparameters import Hyperparameters, Lora, Training
-from stillroom.student.precision import compute_dtype, has_bfloat16, notes_on
 
 from .conftest import save_tiny_base, trained_run
 
@@ -201,6 +201,6 @@ def test_without_its_package_four_bits_are_refused_with_the_remedy(
     tiny_base: BaseReference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     absent: Any = lambda name: None  # noqa: E731
-    monkeypatch.setattr("stillroom.student.precision.find_spec", absent)
+    monkeypatch.setattr("stillroom.student.bases.precision.find_spec", absent)
     with pytest.raises(MissingExtra, match=r"pip install 'stillroom\[qlora\]'"):
         opened(tiny_base, tmp_path, Hyperparameters(), quantization="4bit")

@@ -12,9 +12,9 @@ import torch
 from transformers import MistralForCausalLM
 
 from stillroom.errors import BaseModelUnusable
-from stillroom.student.base_models import Student, open_artefact, open_base
-from stillroom.student.checkpoint import BaseReference
-from stillroom.student.examples import Row
+from stillroom.student.bases.base_models import Student, open_artefact, open_base
+from stillroom.student.bases.checkpoint import BaseReference
+from stillroom.student.chats.examples import Row
 from stillroom.student.hyperparameters import Hyperparameters
 
 from .conftest import save_tiny_base

@@ -12,15 +12,15 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from stillroom.errors import InvalidRequest, ModelNotFound, StudentUnavailable
-from stillroom.student.adapters import load_adapter
-from stillroom.student.base_models import Student, open_artefact
-from stillroom.student.checkpoint import BaseReference
-from stillroom.student.engine import Engine, FinishReason, GenerateRequest, TokenEvent
-from stillroom.student.examples import Row
+from stillroom.student.bases.adapters import load_adapter
+from stillroom.student.bases.base_models import Student, open_artefact
+from stillroom.student.bases.checkpoint import BaseReference
+from stillroom.student.chats.examples import Row
+from stillroom.student.chats.tokenizer import train_tokenizer
 from stillroom.student.hyperparameters import Hyperparameters
-from stillroom.student.sampling import Sampler, Sampling
-from stillroom.student.text_stream import Characters, Holdback
-from stillroom.student.tokenizer import train_tokenizer
+from stillroom.student.serving.engine import Engine, FinishReason, GenerateRequest, TokenEvent
+from stillroom.student.serving.sampling import Sampler, Sampling
+from stillroom.student.serving.text_stream import Characters, Holdback
 
 from .conftest import trained_run
 

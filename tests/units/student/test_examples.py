@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from stillroom.errors import InvalidTrainingFile
-from stillroom.student.examples import LINES_NAMED, encode_rows, encode_rows_cut, read_rows
-from stillroom.student.template import ChatTemplate, Example
+from stillroom.student.chats.examples import LINES_NAMED, encode_rows, encode_rows_cut, read_rows
+from stillroom.student.chats.template import ChatTemplate, Example
 
 from .conftest import open_scratch, write_rows
 

@@ -35,17 +35,17 @@ from transformers import (
 )
 
 from stillroom.errors import Conflict, InvalidRequest, StudentDiffers
-from stillroom.student.base_models import open_artefact
-from stillroom.student.checkpoint import BaseReference
-from stillroom.student.conversations import CONVERSATIONS
-from stillroom.student.examples import Row
-from stillroom.student.export import Exported, export_model
-from stillroom.student.formats import PRECISIONS, Format
-from stillroom.student.gguf import write_gguf
-from stillroom.student.gguf_tokenizer import SPLITTINGS, Splitting, tokenizer_in
+from stillroom.student.bases.base_models import open_artefact
+from stillroom.student.bases.checkpoint import BaseReference
+from stillroom.student.bases.conversations import CONVERSATIONS
+from stillroom.student.bases.identity import NEW_TOKENS, Agreement, Prediction, compare, read_identity
+from stillroom.student.chats.examples import Row
+from stillroom.student.chats.template import text_of
+from stillroom.student.exporting.export import Exported, export_model
+from stillroom.student.exporting.formats import PRECISIONS, Format
+from stillroom.student.exporting.gguf import write_gguf
+from stillroom.student.exporting.gguf_tokenizer import SPLITTINGS, Splitting, tokenizer_in
 from stillroom.student.hyperparameters import Hyperparameters
-from stillroom.student.identity import NEW_TOKENS, Agreement, Prediction, compare, read_identity
-from stillroom.student.template import text_of
 from tests.llama_cpp import LlamaCpp
 
 from .conftest import save_tiny_base, trained_run

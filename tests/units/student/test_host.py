@@ -29,7 +29,7 @@ def host(tmp_path_factory: pytest.TempPathFactory, said: Path) -> Iterator[tuple
     socket = tmp_path_factory.mktemp("host") / "s.sock"
     with said.open("wb") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "stillroom.student.host", "--socket", str(socket)],
+            [sys.executable, "-m", "stillroom.student.serving.host", "--socket", str(socket)],
             stdin=subprocess.PIPE,
             stderr=stderr,
         )

@@ -18,13 +18,10 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
 from stillroom.errors import BaseModelUnusable, ModelNotFound, StudentDiffers
-from stillroom.student.base_models import open_artefact
-from stillroom.student.checkpoint import BaseReference
-from stillroom.student.conversations import CONVERSATIONS
-from stillroom.student.engine import Engine
-from stillroom.student.examples import Row
-from stillroom.student.hyperparameters import Hyperparameters
-from stillroom.student.identity import (
+from stillroom.student.bases.base_models import open_artefact
+from stillroom.student.bases.checkpoint import BaseReference
+from stillroom.student.bases.conversations import CONVERSATIONS
+from stillroom.student.bases.identity import (
     FILE,
     LEAST_AGREEMENT,
     MOMENT,
@@ -39,10 +36,13 @@ from stillroom.student.identity import (
     read_identity,
     verify,
 )
+from stillroom.student.chats.examples import Row
+from stillroom.student.chats.template import ChatTemplate
+from stillroom.student.chats.tokenizer import train_tokenizer
+from stillroom.student.hyperparameters import Hyperparameters
 from stillroom.student.manifest import MANIFEST
-from stillroom.student.proving import Proof, attach_proven
-from stillroom.student.template import ChatTemplate
-from stillroom.student.tokenizer import train_tokenizer
+from stillroom.student.serving.engine import Engine
+from stillroom.student.serving.proving import Proof, attach_proven
 
 from .conftest import save_tiny_base, trained_run
 

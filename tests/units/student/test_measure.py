@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from stillroom.student.checkpoint import BaseReference
+from stillroom.student.bases.checkpoint import BaseReference
 
 from .conftest import write_rows
 from .tickets import tickets
@@ -33,7 +33,7 @@ def _spec(folder: Path, **changes: Any) -> Path:
 
 
 def _events(module: str, folder: Path) -> list[dict[str, Any]]:
-    command = [sys.executable, "-m", f"stillroom.student.{module}", str(folder)]
+    command = [sys.executable, "-m", f"stillroom.student.training.{module}", str(folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         return [json.loads(line) for line in process.stdout]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from stillroom.student.engine import Engine, GenerateRequest
-from stillroom.student.examples import read_rows
+from stillroom.student.chats.examples import read_rows
 from stillroom.student.hyperparameters import Hyperparameters
-from stillroom.student.sampling import Sampling
+from stillroom.student.serving.engine import Engine, GenerateRequest
+from stillroom.student.serving.sampling import Sampling
 
 from .conftest import trained_run, write_rows
 

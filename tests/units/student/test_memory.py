@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from transformers import GraniteConfig, GraniteForCausalLM
 
 from stillroom.errors import TrainingFailed
-from stillroom.student.base_models import Student
-from stillroom.student.examples import Row, encode_rows
+from stillroom.student.bases.base_models import Student
+from stillroom.student.chats.examples import Row, encode_rows
+from stillroom.student.chats.template import Example
 from stillroom.student.hyperparameters import Hyperparameters, resolve
-from stillroom.student.losses import Objective
-from stillroom.student.memory import left_in_groups, needs_of, plan
-from stillroom.student.packing import Passes
-from stillroom.student.template import Example
-from stillroom.student.trainer import Trainer
+from stillroom.student.training.losses import Objective
+from stillroom.student.training.memory import left_in_groups, needs_of, plan
+from stillroom.student.training.packing import Passes
+from stillroom.student.training.trainer import Trainer
 
 from .conftest import open_scratch
 
@@ -79,8 +79,8 @@ def test_a_model_that_is_more_than_body_and_head_needs_room_for_all_logits_of_a_
 
 PEAK = """
 import json, psutil, torch
-from stillroom.student.memory import needs_of, peak_bytes
-from stillroom.student.packing import shared
+from stillroom.student.training.memory import needs_of, peak_bytes
+from stillroom.student.training.packing import shared
 from tests.units.student.test_memory import *
 from transformers import Qwen3Config, Qwen3ForCausalLM
 torch.set_num_threads(1)

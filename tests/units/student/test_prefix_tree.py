@@ -28,12 +28,12 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from stillroom.student.attention import by_mask, by_segments
-from stillroom.student.losses import Objective
-from stillroom.student.packing import SHARED, Batch, padded, shared
-from stillroom.student.sharing import why_not_shared
-from stillroom.student.template import Example
-from stillroom.student.tree import grow
+from stillroom.student.chats.template import Example
+from stillroom.student.training.attention import by_mask, by_segments
+from stillroom.student.training.losses import Objective
+from stillroom.student.training.packing import SHARED, Batch, padded, shared
+from stillroom.student.training.sharing import why_not_shared
+from stillroom.student.training.tree import grow
 
 VOCABULARY = 97
 SHAPE: dict[str, Any] = {

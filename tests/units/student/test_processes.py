@@ -15,12 +15,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stillroom.student.checkpoint import step_folders
-from stillroom.student.examples import read_rows
-from stillroom.student.identity import read_identity
-from stillroom.student.packing import PADDED, SHARED, Layout, shares
-from stillroom.student.processes import Processes
-from stillroom.student.template import Example
+from stillroom.student.bases.checkpoint import step_folders
+from stillroom.student.bases.identity import read_identity
+from stillroom.student.chats.examples import read_rows
+from stillroom.student.chats.template import Example
+from stillroom.student.training.packing import PADDED, SHARED, Layout, shares
+from stillroom.student.training.processes import Processes
 
 from .conftest import save_tiny_base, write_rows
 from .nursery import Ended, Nursery

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from stillroom.student.base_models import Student, open_artefact, open_base
-from stillroom.student.checkpoint import BaseReference, read_artefact
-from stillroom.student.examples import Row, encode_rows
-from stillroom.student.export import export_model
+from stillroom.student.bases.base_models import Student, open_artefact, open_base
+from stillroom.student.bases.checkpoint import BaseReference, read_artefact
+from stillroom.student.chats.examples import Row, encode_rows
+from stillroom.student.exporting.export import export_model
 from stillroom.student.hyperparameters import Hyperparameters
 
 from .conftest import trained_run

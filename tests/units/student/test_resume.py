@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from stillroom.errors import DiskFull, TrainingFailed
-from stillroom.student.checkpoint import step_folders, write_folder
-from stillroom.student.muon import Muon
-from stillroom.student.packing import Passes
-from stillroom.student.resume import FORMAT, Progress, load_resume_state, save_resume_state
+from stillroom.student.bases.checkpoint import step_folders, write_folder
+from stillroom.student.training.muon import Muon
+from stillroom.student.training.packing import Passes
+from stillroom.student.training.resume import FORMAT, Progress, load_resume_state, save_resume_state
 
 FINGERPRINT = "the run's"
 PASSES = Passes(max_tokens=512, recomputed=True)

@@ -18,14 +18,14 @@ from typing import Any
 
 import pytest
 
-from stillroom.student.checkpoint import step_folders
-from stillroom.student.examples import read_rows
+from stillroom.student.bases.checkpoint import step_folders
+from stillroom.student.chats.examples import read_rows
 
 from .conftest import save_tiny_base, write_rows
 from .nursery import Ended, Nursery
 from .tickets import tickets
 
-RUN = [sys.executable, "-m", "stillroom.student.launch"]
+RUN = [sys.executable, "-m", "stillroom.student.training.launch"]
 STEPS, STEPS_AN_EPOCH = 8, 4
 OF_THE_MACHINE = {"tokens_per_second", "computed_tokens_per_second", "memory_bytes", "elapsed_seconds"}
 """Figures that no two runs have in common."""
@@ -74,7 +74,9 @@ def test_standard_output_is_events_and_the_child_ends_when_its_parents_pipe_clos
 @pytest.mark.parametrize(("words", "code"), [(1, 3), (1000, 0), (0, 0)])
 def test_a_child_ends_when_a_parent_that_has_spoken_falls_silent(words: int, code: int) -> None:
     """The controls: one that keeps on being spoken to goes on, and so does one that never was."""
-    program = "import time; from stillroom.student.launch import end_with_parent as end; end(1.0); time.sleep(3.0)"
+    program = (
+        "import time; from stillroom.student.training.launch import end_with_parent as end; end(1.0); time.sleep(3.0)"
+    )
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, bufsize=0) as process:
         assert process.stdin is not None
         while process.poll() is None:

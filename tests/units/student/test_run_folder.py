@@ -21,9 +21,10 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from stillroom.errors import InvalidTrainingFile
-from stillroom.student import report, run
-from stillroom.student.metrics import MetricsFile, rows_of
-from stillroom.student.record import RunRecord
+from stillroom.student.records import report
+from stillroom.student.records.metrics import MetricsFile, rows_of
+from stillroom.student.records.record import RunRecord
+from stillroom.student.training import run
 
 from .conftest import write_rows
 from .tickets import NAMES, SYSTEM, tickets
@@ -73,7 +74,7 @@ def _run(folder: Path, *, until_step: int | None = None) -> list[dict[str, Any]]
 
 
 def _killed_at_step(folder: Path, step: int) -> None:
-    command = [sys.executable, "-m", "stillroom.student.run", str(folder)]
+    command = [sys.executable, "-m", "stillroom.student.training.run", str(folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -202,8 +203,8 @@ def test_without_tensorboardx_and_matplotlib_figures_and_report_are_there_all_th
 FILLS_UP = """
 import resource, sys
 from pathlib import Path
-from stillroom.student.record import RunRecord
-from stillroom.student.tensorboard import CURVES
+from stillroom.student.records.record import RunRecord
+from stillroom.student.records.tensorboard import CURVES
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, 16_000))
 with RunRecord(Path(sys.argv[1]), after_step=0, emit=print) as record:

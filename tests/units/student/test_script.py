@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from stillroom.errors import BaseModelUnusable, InvalidRequest
-from stillroom.student.checkpoint import BaseReference
-from stillroom.student.examples import Row
+from stillroom.student.bases.checkpoint import BaseReference
+from stillroom.student.chats.examples import Row
 from stillroom.student.script import fine_tune, open_student
 
 
@@ -59,7 +59,7 @@ class Absent(importlib.abc.MetaPathFinder):
             raise ImportError(f"{name} is not installed")
 
 sys.meta_path.insert(0, Absent())
-import stillroom.student.script, stillroom.student.run, stillroom.student.measure
+import stillroom.student.script, stillroom.student.training.run, stillroom.student.training.measure
 print("stands alone")
 """
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from stillroom.errors import ConfigurationError
-from stillroom.student.checkpoint import BaseReference
-from stillroom.student.loop import Run
-from stillroom.student.run import open_run, read_spec
+from stillroom.student.bases.checkpoint import BaseReference
+from stillroom.student.training.loop import Run
+from stillroom.student.training.run import open_run, read_spec
 
 from .conftest import write_rows
 from .tickets import tickets

@@ -10,11 +10,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from stillroom.errors import InvalidRequest
-from stillroom.student.base_models import open_untuned
-from stillroom.student.checkpoint import BaseReference
-from stillroom.student.examples import Row
-from stillroom.student.template import CHATML, ChatTemplate, parse_answer
-from stillroom.student.tokenizer import train_tokenizer
+from stillroom.student.bases.base_models import open_untuned
+from stillroom.student.bases.checkpoint import BaseReference
+from stillroom.student.chats.examples import Row
+from stillroom.student.chats.template import CHATML, ChatTemplate, parse_answer
+from stillroom.student.chats.tokenizer import train_tokenizer
 
 from .conftest import save_tiny_base
 

@@ -18,9 +18,9 @@ from torch.nn import functional
 from transformers import GraniteConfig, GraniteForCausalLM
 
 from stillroom.errors import InvalidRequest, InvalidTrainingFile
-from stillroom.student import losses
-from stillroom.student.checkpoint import BaseReference, read_artefact, step_folders
-from stillroom.student.examples import Row, encode_rows, read_rows
+from stillroom.student.bases.checkpoint import BaseReference, read_artefact, step_folders
+from stillroom.student.chats.examples import Row, encode_rows, read_rows
+from stillroom.student.chats.template import Example
 from stillroom.student.hyperparameters import (
     BUILT_IN,
     Hyperparameters,
@@ -30,10 +30,10 @@ from stillroom.student.hyperparameters import (
     resolve,
     steps_per_epoch,
 )
-from stillroom.student.losses import Objective
-from stillroom.student.muon import orthogonal
-from stillroom.student.packing import PADDED, SHARED, Batch, Layout, epoch_batches, padded, shared
-from stillroom.student.template import Example
+from stillroom.student.training import losses
+from stillroom.student.training.losses import Objective
+from stillroom.student.training.muon import orthogonal
+from stillroom.student.training.packing import PADDED, SHARED, Batch, Layout, epoch_batches, padded, shared
 
 from .conftest import open_scratch, trained_run, write_rows
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from stillroom.student import wandb_run
-from stillroom.student.record import RunRecord
+from stillroom.student.records import wandb_run
+from stillroom.student.records.record import RunRecord
 from tests.wandb_server import WandbServer
 
 KEY = "0123456789" * 4

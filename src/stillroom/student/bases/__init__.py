@@ -1,0 +1,1 @@
+"""What a student is made from, and what it is saved as."""

@@ -1,0 +1,1 @@
+"""Chats as tokens: the same for training and serving."""

@@ -1,0 +1,1 @@
+"""Students behind a chat API."""

@@ -1,0 +1,1 @@
+"""A training run: how steps are computed, and in which order."""

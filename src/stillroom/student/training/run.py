@@ -1,0 +1,219 @@
+"""The job child: `python -m stillroom.student.training.run FOLDER` trains what FOLDER/spec.json says.
+
+    {"base": {"name", "path" (null: built in), "revision", and maybe "precision", "quantization"},
+     "training_file", "validation_file" (or null), "hyperparameters": {...} (see `hyperparameters`; all may
+     be left out), "seed", "threads", "checkpoint_seconds", "model_name",
+     "memory_bytes" (how much each process may take; absent or null: what the machine has free),
+     "processes" (how many compute it together; absent: one),
+     "integrations" (where its figures are shown besides; absent: nowhere),
+     "sharding" (true: weights and optimizer state lie in shards across them, see `fsdp`)}
+
+Standard output carries events, one JSON object a line, and nothing else:
+
+    started     hyperparameters (what each became), total_steps, examples, valid_examples, parameters,
+                trainable_parameters, resumed_from_step
+    step        step, total_steps, epoch (from 0), train_* and valid_* figures, learning_rate, tokens_per_second
+    checkpoint  step, epoch (from 1), path, metrics
+    message     level (info, warn), message
+    then one of done (trained_tokens, path, metrics_csv), stopped (step), error (code, message, param)
+
+After a kill the run goes on from its last resume state and may repeat events of steps it had reported;
+their figures are the same. Exit codes: 0 done or stopped (SIGTERM, SIGINT), 1 an error, 3 the parent is gone
+(standard input, a pipe, has ended; or a parent that wrote to it, whatever, has been silent for 20 s). An exit 1
+without an error event is a bug, its traceback on standard error.
+
+Several processes (see `launch`; torchrun and accelerate start them too) are seen from outside as one.
+
+Owns the process: streams, signals, the parent's pipe (`measure` is such a child too). Training itself is `loop`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stillroom.errors import ConfigurationError
+from stillroom.student.bases.base_models import Student, open_base
+from stillroom.student.bases.checkpoint import BaseReference
+from stillroom.student.bases.precision import is_quantized
+from stillroom.student.chats.examples import Row, encode_rows, encode_rows_cut, read_rows
+from stillroom.student.chats.template import Example
+from stillroom.student.child import as_child, failure_of, is_first
+from stillroom.student.events import Emit
+from stillroom.student.hyperparameters import (
+    FROM_NOTHING,
+    Hyperparameters,
+    LongRows,
+    long_rows_of,
+    resolve,
+    without_effect,
+)
+from stillroom.student.training import launch
+from stillroom.student.training.fsdp import is_sharded, shard
+from stillroom.student.training.loop import Run, train
+from stillroom.student.training.processes import Processes
+from stillroom.student.training.story import Story
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What spec.json says."""
+
+    base: BaseReference
+    training_file: Path
+    validation_file: Path | None
+    hyperparameters: Hyperparameters
+    seed: int
+    threads: int
+    checkpoint_seconds: float
+    model_name: str
+    memory_bytes: int | None = None
+    """How much memory each process may take; None: as much as the machine has free when it begins."""
+    integrations: tuple[Mapping[str, Any], ...] = ()
+    """Where else its figures are shown: see `record`."""
+    processes: int = 1
+    """How many compute the run together on this machine; whoever starts them by another launcher decides himself."""
+    sharding: bool = False
+    """Whether each holds a shard of weights, gradients and optimizer state, or all of them."""
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) == 1 and not launch.was_started_with_others() and launch.processes_of(Path(arguments[0])) > 1:
+        return launch.main(arguments)
+    return as_child("stillroom.student.training.run", arguments, run)
+
+
+def run(folder: Path, emit: Emit, stopping: threading.Event) -> None:
+    """One training run in one folder, which tells its story."""
+    with Story(folder, emit, failure=failure_of, is_kept=is_first()) as story:
+        opened, spec = open_run(folder, story.emit), read_spec(folder)
+        story.describe(opened, (spec.training_file, spec.validation_file), asked=spec.hyperparameters)
+        train(opened, emit=story.emit, stop=stopping.is_set)
+        opened.processes.leave()
+
+
+def open_run(folder: Path, emit: Emit) -> Run:
+    """The run that a folder's spec describes: base opened, rows encoded, numbers chosen; no step taken."""
+    spec = read_spec(folder)
+    processes = Processes.joined()
+    torch.set_num_threads(max(1, spec.threads // processes.on_this_machine))
+    rows = read_rows(spec.training_file)
+    valid_rows = read_rows(spec.validation_file, param="validation_file") if spec.validation_file else []
+    with processes.first_then_others():
+        student = open_base(
+            spec.base,
+            texts=lambda: (text for row in rows for text in row.texts()),
+            tokenizer_folder=folder / "tokenizer",
+            wanted=spec.hyperparameters,
+            seed=spec.seed,
+        )
+    processes.take_from_first([each for each in student.model.parameters() if each.requires_grad])
+    if spec.sharding and processes.count > 1:
+        _shard(student, processes, emit)
+
+    def warn(message: str) -> None:
+        emit({"type": "message", "level": "warn", "message": message})
+
+    if launch.is_alone_by_mistake():
+        warn("accelerate has started one process only: without a GPU it starts several with --multi_gpu.")
+    for note in (*student.notes, *without_effect(spec.hyperparameters, student.method)):
+        warn(note)
+    long_rows = long_rows_of(spec.hyperparameters)
+    examples = _encoded(rows, student, "training_file", long_rows, warn)
+    valid = _encoded(valid_rows, student, "validation_file", long_rows, warn) if valid_rows else []
+    return Run(
+        folder=folder,
+        student=student,
+        model_name=spec.model_name,
+        train=examples,
+        valid=valid,
+        numbers=resolve(spec.hyperparameters, num_examples=len(examples), method=student.method),
+        seed=spec.seed,
+        checkpoint_seconds=spec.checkpoint_seconds,
+        fingerprint=_fingerprint(spec, lacks_muon=_lacks_muon(student)),
+        memory_bytes=spec.memory_bytes,
+        processes=processes,
+        integrations=spec.integrations,
+    )
+
+
+def _encoded(
+    rows: list[Row], student: Student, param: str, long_rows: LongRows, warn: Callable[[str], None]
+) -> list[Example]:
+    if long_rows is LongRows.FAIL:
+        return encode_rows(rows, student.template, context_tokens=student.context_tokens, param=param)
+    return encode_rows_cut(rows, student.template, context_tokens=student.context_tokens, param=param, warn=warn)
+
+
+def read_spec(folder: Path) -> Spec:
+    """The spec of a run's folder; a missing or wrong field is named."""
+    path = folder / "spec.json"
+    try:
+        values: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return Spec(
+            base=BaseReference(**values["base"]),
+            training_file=Path(values["training_file"]),
+            validation_file=Path(values["validation_file"]) if values.get("validation_file") else None,
+            hyperparameters=Hyperparameters.from_json(values["hyperparameters"]),
+            seed=int(values["seed"]),
+            threads=int(values["threads"]),
+            checkpoint_seconds=float(values["checkpoint_seconds"]),
+            model_name=str(values["model_name"]),
+            memory_bytes=int(values["memory_bytes"]) if values.get("memory_bytes") else None,
+            processes=int(values.get("processes") or 1),
+            integrations=tuple(values.get("integrations") or ()),
+            sharding=bool(values.get("sharding")),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigurationError(f"{path} cannot be used: {error!r}.") from error
+
+
+def _shard(student: Student, processes: Processes, emit: Emit) -> None:
+    """Leaves each process a part of the student, and says so. Raises ConfigurationError where that cannot be."""
+    if is_quantized(student.base.quantization):
+        raise ConfigurationError(
+            f"{student.base.name} is opened in 4 bits, which cannot lie in shards. Remove `sharding` under [training]; "
+            "each process then has all of it.",
+            param="sharding",
+        )
+    shard(student.model, processes.mesh())
+    message = f"Each of {processes.count} processes holds a shard of weights, gradients and optimizer state."
+    if _lacks_muon(student):
+        message += " All weights are trained by AdamW, as Muon needs whole matrices: the loss will fall differently."
+    emit({"type": "message", "level": "info", "message": message})
+
+
+def _lacks_muon(student: Student) -> bool:
+    return student.method.recipe is FROM_NOTHING and is_sharded(student.model)
+
+
+def _fingerprint(spec: Spec, *, lacks_muon: bool) -> str:
+    """Changes with anything that changes the weights; threads, names and intervals may differ after a restart."""
+    files = [_sha256(path) if path else None for path in (spec.training_file, spec.validation_file)]
+    decisive = [_chosen(spec.base), _chosen(spec.hyperparameters), spec.seed, files]
+    if lacks_muon:
+        decisive.append("AdamW")
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def _chosen(options: BaseReference | Hyperparameters) -> dict[str, Any]:
+    """But for what is left as it is by default: an option that a later version adds strands no run that is under way."""
+    given = asdict(options)
+    return {field.name: given[field.name] for field in fields(options) if given[field.name] != field.default}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
