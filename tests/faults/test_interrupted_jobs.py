@@ -179,7 +179,9 @@ def test_a_student_comes_back_after_kill_9_of_its_host(server: Server) -> None:
     job = submit(server, epochs=1)
     model = await_status(server, job, "succeeded")["fine_tuned_model"]
     assert chat(server, "thing 1", model=model, max_tokens=3).status == 200
-    (host,) = [pid for pid in children(server.pid) if b"student.serving.host" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    (host,) = [
+        pid for pid in children(server.pid) if b"student.serving.host" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
     os.kill(host, signal.SIGKILL)
     answers = [chat(server, "thing 1", model=model, max_tokens=3) for _ in range(2)]
     assert answers[-1].status == 200, [answer.body for answer in answers]

@@ -6,9 +6,10 @@ import hashlib
 import io
 import shutil
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,17 +47,19 @@ def export(
     """Write a fine-tuned model as files for other programs; what does not behave as trained is refused."""
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
         raise typer.BadParameter(f"{to} is there already; name a new folder.", param_hint="--to")
+    to = to.resolve()  # "." has a name, too
     reached = connect(data)
-    order = {"format": format_, **({"precision": precision} if precision else {})}
-    made = reached.post(f"/v1/stillroom/models/{segment(model)}/exports", order)
-    path = f"{EXPORTS}/{made['id']}"
-    try:
-        made = _followed(reached, path)
-        _fetch(reached, path, made, to)
-    finally:
-        # Also when it was interrupted; a server that is gone has forgotten it.
-        with suppress(ServerError, NoServer):
-            reached.delete(path)
+    with _draft_beside(to) as draft:
+        order = {"format": format_, **({"precision": precision} if precision else {})}
+        made = reached.post(f"/v1/stillroom/models/{segment(model)}/exports", order)
+        path = f"{EXPORTS}/{made['id']}"
+        try:
+            made = _followed(reached, path)
+            _fetch(reached, path, made, draft, to)
+        finally:
+            # Also when it was interrupted; a server that is gone has forgotten it.
+            with suppress(ServerError, NoServer):
+                reached.delete(path)
     _tell(made, to, json=json)
 
 
@@ -90,11 +93,21 @@ def _followed(reached: Client, path: str) -> dict[str, Any]:
     return made
 
 
-def _fetch(reached: Client, path: str, made: dict[str, Any], to: Path) -> None:
-    """Writes the files beside the folder first, so that it is whole as soon as it is there."""
-    to.parent.mkdir(parents=True, exist_ok=True)
-    draft = to.with_name(f".{to.name}.{made['id']}")
-    draft.mkdir()
+@contextmanager
+def _draft_beside(to: Path) -> Iterator[Path]:
+    """A folder for the files until all of them are there; made before anything is exported for it."""
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{to.name}.", dir=to.parent))
+    except OSError as error:
+        raise typer.BadParameter(f"{to} cannot be made: {error.strerror}.", param_hint="--to") from error
+    try:
+        yield draft
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _fetch(reached: Client, path: str, made: dict[str, Any], draft: Path, to: Path) -> None:
     try:
         with Progress(TextColumn("fetching"), BarColumn(), DownloadColumn(), console=err, transient=True) as progress:
             bar = progress.add_task("fetching", total=made["bytes"])
@@ -102,13 +115,11 @@ def _fetch(reached: Client, path: str, made: dict[str, Any], to: Path) -> None:
             found = dict(_unpacked(pieces, draft, lambda size: progress.advance(bar, size)))
         if found != {file["name"]: file["sha256"] for file in made["files"]}:
             raise ExportFailed("The files did not arrive as the server wrote them. Try again.")
-        if to.exists():
-            to.rmdir()
-        draft.rename(to)
+        to.mkdir(exist_ok=True)
+        for file in sorted(draft.iterdir()):
+            file.rename(to / file.name)
     except OSError as error:
         raise ExportFailed(f"{to} cannot be written: {error.strerror}.") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _unpacked(pieces: Iterator[bytes], folder: Path, took: Any) -> Iterator[tuple[str, str]]:

@@ -111,10 +111,16 @@ def hyperparameters_of(body: Mapping[str, Any]) -> Hyperparameters:
     if kind != "supervised":
         raise InvalidRequest(f"The method '{kind}' is not supported; use 'supervised'.", param="method.type")
     inner = _optional_object(method, kind, f"method.{kind}")
-    given = {
-        **_optional_object(body, "hyperparameters", "hyperparameters"),
-        **_optional_object(inner, "hyperparameters", "hyperparameters"),
-    }
+    outside = _optional_object(body, "hyperparameters", "hyperparameters")
+    inside = _optional_object(inner, "hyperparameters", f"method.{kind}.hyperparameters")
+    for name in sorted(set(outside) & set(inside)):
+        if outside[name] != inside[name]:
+            raise InvalidRequest(
+                f"'{name}' is {_written(outside[name])} in 'hyperparameters' and {_written(inside[name])} in "
+                f"'method.{kind}.hyperparameters'. Give it once.",
+                param=f"hyperparameters.{name}",
+            )
+    given = {**outside, **inside}
     if unknown := sorted(set(given) - set(Hyperparameters.__struct_fields__)):
         raise InvalidRequest(
             f"Unknown hyperparameter '{unknown[0]}'; known are {', '.join(Hyperparameters.__struct_fields__)}.",
@@ -138,7 +144,7 @@ def _whole(given: Mapping[str, Any], name: str, most: int) -> int | Literal["aut
         return "auto"
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
         raise InvalidRequest(
-            f"Invalid '{name}': {value!r}. Expected \"auto\" or a whole number from 1 to {most}.",
+            f"Invalid '{name}': {_written(value)}. Expected \"auto\" or a whole number from 1 to {most}.",
             param=f"hyperparameters.{name}",
         )
     return value
@@ -149,7 +155,7 @@ def _multiplier(value: Any) -> float | Literal["auto"]:
         return "auto"
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1000:
         raise InvalidRequest(
-            f"Invalid 'learning_rate_multiplier': {value!r}. Expected \"auto\" or a number above 0.",
+            f"Invalid 'learning_rate_multiplier': {_written(value)}. Expected \"auto\" or a number above 0, 1000 at most.",
             param="hyperparameters.learning_rate_multiplier",
         )
     return float(value)
@@ -192,12 +198,17 @@ def _targets(value: Any) -> Literal["all-linear"] | tuple[str, ...] | msgspec.Un
     return tuple(value)
 
 
+def _written(value: Any) -> str:
+    """As the caller wrote it."""
+    return shortened(msgspec.json.encode(value).decode())
+
+
 def _suffix(value: Any) -> str | None:
     if value is None or value == "":
         return None
     if not isinstance(value, str) or not SUFFIX.fullmatch(value):
         raise InvalidRequest(
-            f"Invalid 'suffix': {value!r}. Expected 1 to 64 letters, digits, '-' or '_'.", param="suffix"
+            f"Invalid 'suffix': {_written(value)}. Expected 1 to 64 letters, digits, '-' or '_'.", param="suffix"
         )
     return value
 
@@ -206,5 +217,7 @@ def _seed(value: Any) -> int:
     if value is None:
         return secrets.randbelow(MAX_SEED)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_SEED:
-        raise InvalidRequest(f"Invalid 'seed': {value!r}. Expected a whole number from 0 to {MAX_SEED}.", param="seed")
+        raise InvalidRequest(
+            f"Invalid 'seed': {_written(value)}. Expected a whole number from 0 to {MAX_SEED}.", param="seed"
+        )
     return value

@@ -182,7 +182,7 @@ class FineTuning:
     def cancel(self, project: int, job_id: str) -> Job:
         """Ends the job at once; whoever runs it finds its claim gone. Raises Conflict when it has ended."""
         running = (State.VALIDATING, State.QUEUED, State.RUNNING, State.PAUSED)
-        self._move(project, job_id, running, State.CANCELLED, "The job was cancelled.", "cancel")
+        self._move(project, job_id, running, State.CANCELLED, "The job was cancelled.", "cancelled")
         return self.get(project, job_id)
 
     def pause(self, project: int, job_id: str) -> Job:
@@ -200,7 +200,7 @@ class FineTuning:
 
     def resume(self, project: int, job_id: str) -> Job:
         """Queues a paused job again. Raises Conflict when it is not paused."""
-        self._move(project, job_id, (State.PAUSED,), State.VALIDATING, "The job was resumed.", "resume")
+        self._move(project, job_id, (State.PAUSED,), State.VALIDATING, "The job was resumed.", "resumed")
         return self.get(project, job_id)
 
     def _move(self, project: int, job_id: str, expected: tuple[State, ...], to: State, event: str, verb: str) -> None:
@@ -208,7 +208,8 @@ class FineTuning:
             get_job(connection, project, job_id)
             if not jobs.move(connection, job_id, expected=expected, to=to):
                 now = jobs.state_of(connection, job_id)
-                raise Conflict(f"Job {job_id} is {now}; it is too late to {verb} it.", param="id")
+                only = " or ".join(state.value for state in expected)
+                raise Conflict(f"Job {job_id} is {now}; only one that is {only} can be {verb}.", param="id")
             add_event(connection, job_id, event)
             if to in jobs.ENDED:
                 set_job(connection, job_id, finished_at=int(time.time()), estimated_finish=None)

@@ -52,7 +52,10 @@ def as_child(name: str, arguments: list[str], work: Work) -> int:
         failure = failure_of(error)
         if failure is None:
             raise
-        traceback.print_exc()
+        if isinstance(error, StillroomError):
+            sys.stderr.write(f"{error.message}\n")
+        else:
+            traceback.print_exc()
         # Our own errors are the same in all processes; out of memory can be any of them.
         if is_first() or not isinstance(error, StillroomError):
             say(failure)

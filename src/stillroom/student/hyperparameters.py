@@ -7,7 +7,7 @@ what "auto" would be is told by the rule that the trainer goes by.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, Literal, TypeVar
 
@@ -138,6 +138,12 @@ class Hyperparameters:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Hyperparameters:
+        """Raises InvalidRequest for a name that is none of these, and for values that mean nothing."""
+        known = [each.name for each in fields(cls)]
+        if unknown := sorted(set(values) - set(known)):
+            raise InvalidRequest(
+                f"Unknown hyperparameter '{unknown[0]}'; known are {', '.join(known)}.", param=unknown[0]
+            )
         return cls(
             n_epochs=_whole(values, "n_epochs"),
             batch_size=_whole(values, "batch_size"),

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from stillroom.errors import TrainingFailed
 from stillroom.student.bases.base_models import SCRATCH_SMALL, Student, open_artefact
 from stillroom.student.training.run import run
 
@@ -42,6 +45,8 @@ def fine_tune(
     """Trains, and gives the folder of the model. `base` is "scratch-small", a folder or a hub id; hyperparameters are
     those of a job (`n_epochs`, `lora_rank`, ...). `on_event` sees what a job child reports: see `run`.
 
+    Ctrl-C stops it behind a step, with its state saved, and the same call goes on.
+
     Raises StillroomError: BaseModelUnusable, InvalidTrainingFile, InvalidRequest, TrainingFailed.
     """
     folder = Path(folder)
@@ -57,6 +62,7 @@ def fine_tune(
         "checkpoint_seconds": checkpoint_seconds,
         "model_name": folder.name,
     }
+    _check_is_same_run(folder / "spec.json", spec)
     (folder / "spec.json").write_text(json.dumps(spec, indent=2) + "\n", encoding="utf-8")
     made: list[Path] = []
 
@@ -65,8 +71,39 @@ def fine_tune(
             made.append(Path(event["path"]))
         on_event(event)
 
-    run(folder, take, threading.Event())
+    stopping = threading.Event()
+    with _interrupted_between_steps(stopping):
+        run(folder, take, stopping)
+    if not made:
+        raise KeyboardInterrupt(f"The run has saved its state; the same call goes on with {folder}.")
     return made[0]
+
+
+def _check_is_same_run(path: Path, spec: dict[str, Any]) -> None:
+    """Before anything of the run that the folder holds is overwritten."""
+    if not path.is_file():
+        return
+    held = json.loads(path.read_text(encoding="utf-8"))
+    for name in ("base", "training_file", "validation_file", "hyperparameters", "seed"):
+        if held.get(name) != spec[name]:
+            raise TrainingFailed(
+                f"{path.parent} holds a run with another {name}: {held.get(name)}, not {spec[name]}. "
+                "Give this one a folder of its own.",
+                param=name,
+            )
+
+
+@contextmanager
+def _interrupted_between_steps(stopping: threading.Event) -> Iterator[None]:
+    """Ctrl-C lets the run finish its step and save its state."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: stopping.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def open_student(folder: str | Path) -> Answerer:

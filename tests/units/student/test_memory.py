@@ -54,7 +54,9 @@ def test_what_does_not_fit_is_computed_in_smaller_passes_then_twice_then_not_at_
     assert with_room(15_000 * needs.per_token) == Passes(max_tokens=8192)
     assert needs.per_token_recomputed < 0.8 * needs.per_token
     assert with_room(7_000 * needs.per_token).recomputed
-    with pytest.raises(TrainingFailed, match=r"Line 7 has 10000 tokens; training on it takes about .* GB") as caught:
+    with pytest.raises(
+        TrainingFailed, match=r"Line 7, the longest, has 10000 tokens; training on it takes about .* GB"
+    ) as caught:
         with_room(7_000 * needs.per_token_recomputed)
     assert caught.value.code == "out_of_memory"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from stillroom.errors import BaseModelUnusable, InvalidRequest
+from stillroom.errors import BaseModelUnusable, InvalidRequest, TrainingFailed
 from stillroom.student.bases.checkpoint import BaseReference
 from stillroom.student.chats.examples import Row
 from stillroom.student.script import fine_tune, open_student
@@ -48,6 +50,39 @@ def test_what_is_wrong_is_said_as_an_error(tmp_path: Path, ticket_file: Path) ->
         fine_tune(tmp_path / "run", training_file=ticket_file, n_epochs=0)
     with pytest.raises(BaseModelUnusable, match="does not exist"):
         fine_tune(tmp_path / "other", training_file=ticket_file, base="./nowhere", threads=1)
+
+
+def test_another_run_is_refused_before_anything_of_the_first_is_overwritten(tmp_path: Path, ticket_file: Path) -> None:
+    folder = tmp_path / "run"
+    fine_tune(folder, training_file=ticket_file, threads=1, n_epochs=1, batch_size=8)
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    with pytest.raises(TrainingFailed, match="holds a run with another hyperparameters"):
+        fine_tune(folder, training_file=ticket_file, threads=1, n_epochs=2, batch_size=8)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
+def test_a_hyperparameter_that_does_not_exist_is_refused_by_name(tmp_path: Path, ticket_file: Path) -> None:
+    with pytest.raises(InvalidRequest, match="Unknown hyperparameter 'lora_rnak'; known are n_epochs, "):
+        fine_tune(tmp_path / "run", training_file=ticket_file, lora_rnak=8)
+
+
+def test_ctrl_c_saves_the_state_and_the_same_call_goes_on(tmp_path: Path, ticket_file: Path) -> None:
+    given: Any = {"training_file": ticket_file, "threads": 1, "n_epochs": 2, "batch_size": 8}
+
+    def interrupt(event: Any) -> None:
+        if event.get("step") == 2 and event["type"] == "step":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt, match="goes on"):
+        fine_tune(tmp_path / "run", **given, on_event=interrupt)
+    events: list[Any] = []
+    fine_tune(tmp_path / "run", **given, on_event=events.append)
+    assert events[0]["resumed_from_step"] == 2
+
+
+def test_a_run_folder_is_no_model_folder_and_it_is_said_where_the_models_are(tmp_path: Path, ticket_file: Path) -> None:
+    with pytest.raises(BaseModelUnusable, match="is no model folder: .* in its checkpoints/"):
+        open_student(tmp_path)
 
 
 ALONE = """

@@ -98,6 +98,11 @@ def is_artefact(folder: Path) -> bool:
 
 def read_artefact(folder: Path) -> Artefact:
     """The manifest of a model folder, after all its files were compared with their sums."""
+    if not is_artefact(folder):
+        raise BaseModelUnusable(
+            f"{folder} is no model folder: it has no {MANIFEST}. The models of a run are in its checkpoints/.",
+            param="model",
+        )
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         sums = dict(manifest["sha256"])

@@ -45,7 +45,7 @@ def read_rows(path: Path, *, param: str = "training_file") -> list[Row]:
             f"The file is not UTF-8: {error.reason} at byte {error.start}.", param=param
         ) from error
     except OSError as error:
-        raise InvalidTrainingFile(f"The file cannot be read: {error.strerror}.", param=param) from error
+        raise InvalidTrainingFile(f"{path} cannot be read: {error.strerror}.", param=param) from error
     rows = [_row(line, number, param) for number, line in enumerate(lines, start=1) if line.strip()]
     if not rows:
         raise InvalidTrainingFile("The file has no rows.", param=param)

@@ -45,7 +45,8 @@ def precision_of(kind: Format, name: str | None) -> str:
     """Raises InvalidRequest for one that the format cannot have."""
     choices = PRECISIONS[kind]
     if name is not None and name not in choices:
-        raise InvalidRequest(
-            f"'{name}' is no precision for {kind}; choose one of {', '.join(choices)}.", param="precision"
+        remedy = (
+            f"choose one of {', '.join(choices)}" if len(choices) > 1 else "leave it out: there is nothing to choose"
         )
+        raise InvalidRequest(f"'{name}' is no precision for {kind}; {remedy}.", param="precision")
     return name or choices[0]

@@ -34,6 +34,7 @@ LOGITS_AT_ONCE = 3
 """Where all logits of a pass exist at once: they, their gradients by chunk, and these together."""
 STATES_OF_ADAMW = 2
 GIGABYTE = 1e9
+RAISE = "Let it use more (memory_gb under [training], or memory_bytes). "
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
@@ -67,11 +68,22 @@ def plan(
         return Passes(max_tokens=_rounded(room / needs.per_token_recomputed, most_tokens), recomputed=True)
     wanted = (needs.fixed + row * needs.per_token_recomputed) / USED_SHARE
     raise TrainingFailed(
-        f"Line {longest.line} has {row} tokens; training on it takes about {wanted / GIGABYTE:.1f} GB of memory, and "
-        f"{free / GIGABYTE:.1f} GB are free. Shorten or leave out the longest rows, or use a smaller base model.",
+        f"Line {longest.line}, the longest, has {row} tokens; training on it takes about {_gigabytes(wanted)} of memory, "
+        f"and {_left(free, limit_bytes)}. {RAISE if limit_bytes else ''}Shorten or leave out the longest rows, or use a "
+        "smaller base model.",
         code="out_of_memory",
         param="training_file",
     )
+
+
+def _left(free: float, limit_bytes: int | None) -> str:
+    if limit_bytes:
+        return f"of the {_gigabytes(limit_bytes)} that it may use, {_gigabytes(max(0, free))} are left"
+    return f"{_gigabytes(max(0, free))} are free"
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / GIGABYTE:.2f} GB"
 
 
 def needs_of(objective: Objective) -> Needs:

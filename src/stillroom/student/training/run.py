@@ -93,6 +93,8 @@ def main(arguments: list[str]) -> int:
 
 def run(folder: Path, emit: Emit, stopping: threading.Event) -> None:
     """One training run in one folder, which tells its story."""
+    if not folder.is_dir():
+        raise ConfigurationError(f"There is no folder {folder}. A run's has its spec.json in it.")
     with Story(folder, emit, failure=failure_of, is_kept=is_first()) as story:
         opened, spec = open_run(folder, story.emit), read_spec(folder)
         story.describe(opened, (spec.training_file, spec.validation_file), asked=spec.hyperparameters)
@@ -158,6 +160,8 @@ def read_spec(folder: Path) -> Spec:
     path = folder / "spec.json"
     try:
         values: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if unknown := sorted(set(values) - {each.name for each in fields(Spec)}):
+            raise ValueError(f"there is no '{unknown[0]}' among what a run may be told")
         return Spec(
             base=BaseReference(**values["base"]),
             training_file=Path(values["training_file"]),
@@ -173,7 +177,19 @@ def read_spec(folder: Path) -> Spec:
             sharding=bool(values.get("sharding")),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigurationError(f"{path} cannot be used: {error!r}.") from error
+        raise ConfigurationError(f"{path} cannot be used: {_problem(error)}.") from error
+
+
+def _problem(error: Exception) -> str:
+    match error:
+        case OSError():
+            return f"{error.strerror}"
+        case KeyError():
+            return f"it lacks {error}"
+        case json.JSONDecodeError():
+            return f"it is not JSON ({error})"
+        case _:
+            return str(error)
 
 
 def _shard(student: Student, processes: Processes, emit: Emit) -> None:
