@@ -79,6 +79,7 @@ def _watch_parent(silence_seconds: float) -> None:
     patience: float | None = None
     while select.select([0], [], [], patience)[0] and os.read(0, 4096):
         patience = silence_seconds
+    os.write(2, b"Standard input has ended: whoever started this process is gone, and it ends too.\n")
     os._exit(EXIT_PARENT_GONE)
 
 

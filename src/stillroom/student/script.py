@@ -35,6 +35,8 @@ def fine_tune(
     validation_file: str | Path | None = None,
     base: str = SCRATCH_SMALL,
     revision: str | None = None,
+    precision: str = "auto",
+    quantization: str = "none",
     seed: int = 0,
     threads: int | None = None,
     memory_bytes: int | None = None,
@@ -52,7 +54,8 @@ def fine_tune(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     spec = {
-        "base": {"name": base, "path": None if base == SCRATCH_SMALL else base, "revision": revision},
+        "base": {"name": base, "path": None if base == SCRATCH_SMALL else base, "revision": revision}
+        | {"precision": precision, "quantization": quantization},
         "training_file": str(Path(training_file).resolve()),
         "validation_file": str(Path(validation_file).resolve()) if validation_file else None,
         "hyperparameters": hyperparameters,

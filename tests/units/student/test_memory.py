@@ -24,7 +24,8 @@ from stillroom.student.chats.template import Example
 from stillroom.student.hyperparameters import Hyperparameters, resolve
 from stillroom.student.training.losses import Objective
 from stillroom.student.training.memory import left_in_groups, needs_of, plan
-from stillroom.student.training.packing import Passes
+from stillroom.student.training.packing import PADDED, Passes
+from stillroom.student.training.resume import keep_plan, kept_plan
 from stillroom.student.training.trainer import Trainer
 
 from .conftest import open_scratch
@@ -184,3 +185,36 @@ def test_layers_computed_twice_give_the_same_weights(tmp_path: Path, ticket_rows
     assert twice.model.is_activation_checkpointing
     for one, other in zip(plain.model.parameters(), twice.model.parameters(), strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_a_gradient_that_is_not_finite_is_said_before_it_moves_a_weight(tmp_path: Path, ticket_rows: list[Row]) -> None:
+    student = open_scratch(tmp_path, ticket_rows)
+    examples = encode_rows(ticket_rows[:4], student.template, context_tokens=8192)
+    trainer = a_trainer(student, [])
+    trainer.plan(examples, Passes(max_tokens=8192), limit_bytes=None)
+    before = [each.detach().clone() for each in student.model.parameters()]
+    next(student.model.parameters()).register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(TrainingFailed, match=r"The gradient's size is (nan|inf) at step 1"):
+        trainer.step(1, examples)
+    assert all(torch.equal(one, other) for one, other in zip(before, student.model.parameters(), strict=True))
+
+
+def test_a_run_that_begins_anew_is_computed_as_it_was_whatever_memory_is_free_by_then(tmp_path: Path) -> None:
+    first = Passes(max_tokens=512, recomputed=True, shares=False)
+    keep_plan(tmp_path / "resume", "this run", first)
+    assert kept_plan(tmp_path / "resume", "this run") == first
+    assert kept_plan(tmp_path / "resume", "another run") is None
+    written = tmp_path / "resume" / "plan.json"
+    written.write_bytes(written.read_bytes().replace(b"512", b"513"))
+    assert kept_plan(tmp_path / "resume", "this run") is None
+
+
+def test_a_run_begun_on_a_tree_does_not_go_on_beside_each_other(tmp_path: Path, ticket_rows: list[Row]) -> None:
+    student = open_scratch(tmp_path, ticket_rows)
+    examples = encode_rows(ticket_rows[:4], student.template, context_tokens=8192)
+    student.model.register_module("dropping", nn.Dropout(0.1))
+    with pytest.raises(TrainingFailed, match="was begun with rows that share"):
+        a_trainer(student, []).plan(examples, Passes(max_tokens=8192), limit_bytes=None)
+    trainer = a_trainer(student, [])
+    trainer.plan(examples, Passes(max_tokens=8192, shares=False), limit_bytes=None)
+    assert trainer.layout is PADDED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from stillroom.errors import BaseModelUnusable, InvalidRequest, TrainingFailed
 from stillroom.student.bases.checkpoint import BaseReference
@@ -61,6 +63,21 @@ def test_another_run_is_refused_before_anything_of_the_first_is_overwritten(tmp_
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
+def test_a_base_that_was_replaced_in_the_meantime_is_another_run(
+    tmp_path: Path, ticket_file: Path, tiny_base: BaseReference
+) -> None:
+    assert tiny_base.path
+    base = shutil.copytree(tiny_base.path, tmp_path / "base")
+    given: Any = {"training_file": ticket_file, "base": str(base), "threads": 1, "n_epochs": 1}
+    fine_tune(tmp_path / "run", **given)
+    moved = shutil.copytree(tmp_path / "run", tmp_path / "moved")  # a folder may be moved
+    fine_tune(moved, **given)
+    tensors = load_file(base / "model.safetensors")
+    save_file({name: tensor + 0.01 for name, tensor in tensors.items()}, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(TrainingFailed, match="another file, base model"):
+        fine_tune(tmp_path / "run", **given)
+
+
 def test_a_hyperparameter_that_does_not_exist_is_refused_by_name(tmp_path: Path, ticket_file: Path) -> None:
     with pytest.raises(InvalidRequest, match="Unknown hyperparameter 'lora_rnak'; known are n_epochs, "):
         fine_tune(tmp_path / "run", training_file=ticket_file, lora_rnak=8)
@@ -81,7 +98,7 @@ def test_ctrl_c_saves_the_state_and_the_same_call_goes_on(tmp_path: Path, ticket
 
 
 def test_a_run_folder_is_no_model_folder_and_it_is_said_where_the_models_are(tmp_path: Path, ticket_file: Path) -> None:
-    with pytest.raises(BaseModelUnusable, match="is no model folder: .* in its checkpoints/"):
+    with pytest.raises(BaseModelUnusable, match=r"is no model folder: .* in its checkpoints/"):
         open_student(tmp_path)
 
 

@@ -6,6 +6,7 @@ tokenizer. Anything else is refused with the folder and the remedy. Does not tra
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sys
@@ -63,6 +64,8 @@ REMOVED_WINDOW = "stillroom_removed_window"
 
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_OF_A_MODEL = (".safetensors", ".json", ".jinja", ".txt", ".model")
+END_BYTES = 2**20
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -205,6 +208,7 @@ def _open_folder(folder: Path, reference: BaseReference, method: Method, *, is_t
     window = _remove_window(config)
     computed = _compute_dtype(reference)
     model = _weights_of(folder, config, reference, method, computed, is_trained=is_trained)
+    _check_vocabulary(model, tokenizer, folder)
     context_tokens = min(_context_tokens(model, folder), window or sys.maxsize)
     template = ChatTemplate(tokenizer, end_ids=_end_ids(model, tokenizer, folder), name=reference.name)
     if not template.sanitizes:
@@ -276,6 +280,21 @@ def check_folder(folder: Path) -> None:
                 "or remove the entry if it does.",
                 param="model",
             )
+
+
+def digest_of(reference: BaseReference) -> str:
+    """Tells a base from another, wherever its folder lies. Of large files, the size and both ends count."""
+    if not _is_local(reference):
+        return f"{reference.path or reference.name}@{reference.revision}"
+    digest = hashlib.sha256()
+    for path in sorted(each for each in _folder_of(reference).iterdir() if each.suffix in _OF_A_MODEL):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(END_BYTES))
+            file.seek(max(END_BYTES, size - END_BYTES))
+            digest.update(file.read())
+    return digest.hexdigest()
 
 
 def _folder_of(reference: BaseReference) -> Path:
@@ -394,6 +413,17 @@ def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder:
     return list(dict.fromkeys(ends))
 
 
+def _check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Fewer tokens than rows of the embedding are common (padding); more cannot be looked up."""
+    known, rows = len(tokenizer), model.get_input_embeddings().weight.shape[0]
+    if known > rows:
+        raise BaseModelUnusable(
+            f"The tokenizer of {folder} has {known} tokens and the model embeddings for {rows}. Call "
+            "model.resize_token_embeddings(len(tokenizer)) and save both again.",
+            param="model",
+        )
+
+
 def _context_tokens(model: PreTrainedModel, folder: Path) -> int:
     """The context the model was made for. Layers with windows or states are refused: batching needs plain caches."""
     layers = DynamicCache(config=model.config).layers
@@ -403,7 +433,13 @@ def _context_tokens(model: PreTrainedModel, folder: Path) -> int:
             f"{folder} has layers other than full attention ({kinds}), which students cannot have yet.",
             param="model",
         )
-    return int(model.config.get_text_config().max_position_embeddings)
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if not isinstance(context, int):
+        raise BaseModelUnusable(
+            f"The config.json of {folder} does not say how many tokens the model reads (max_position_embeddings).",
+            param="model",
+        )
+    return context
 
 
 def _json_of(path: Path) -> Any:

@@ -104,7 +104,8 @@ class ChatTemplate:
             mask += bytes([messages[index].get("weight", 1) != 0]) * len(turn)
             ids = prompt + turn
         finished.append(Example(ids=ids, mask=bytes(mask), line=line))
-        return [example for example in finished if any(example.mask)]
+        # Nothing comes before the first token that it could be told from.
+        return [example for example in finished if any(example.mask[1:])]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated ids, without control tokens; tool calls stay in their tags."""

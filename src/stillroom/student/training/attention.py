@@ -14,17 +14,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn import functional
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from stillroom.student.training.tree import PrefixTree, Segment
 
 NAME = "stillroom_tree"
+BLOCK = 128
+"""Tokens, of flex attention's masks."""
+_WITHOUT_MEANING = {
+    "position_ids",
+    "use_cache",
+    "is_causal",
+    "cache_position",
+    "output_attentions",
+    "output_hidden_states",
+}
+"""Arguments that change nothing in how a tree is attended to."""
 
 _attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _attend_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -46,17 +59,22 @@ def tree_attention(
     query_1HLE: Tensor,
     key_1GLE: Tensor,
     value_1GLE: Tensor,
-    attention_mask: None,
+    attention_mask: Tensor | None,
     *,
     tree: PrefixTree,
     scaling: float | None = None,
-    **_: Any,
+    dropout: float = 0.0,
+    **asked: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers calls in every layer. Gives (1, L, H, E)."""
+    """What transformers calls in every layer. Gives (1, L, H, E). Raises TypeError for what it does not do."""
+    asked = {name: value for name, value in asked.items() if value is not None and name not in _WITHOUT_MEANING}
+    if asked or dropout or attention_mask is not None:
+        raise TypeError(f"tree attention has no {', '.join(asked) or ('dropout' if dropout else 'attention mask')}")
+    tree.layers.add(getattr(module, "layer_idx", None))
     attend = by_segments if query_1HLE.device.type == "cpu" else by_mask
-    # Under autocast, position encodings make float32 of what the products were rounded to.
-    rounded_1HLE, rounded_1GLE = query_1HLE.to(value_1GLE.dtype), key_1GLE.to(value_1GLE.dtype)
-    return attend(rounded_1HLE, rounded_1GLE, value_1GLE, tree, scaling).transpose(1, 2), None
+    # Where products are rounded, what a norm gives is not; the kernels want one type.
+    query_1HLE, key_1GLE = query_1HLE.to(value_1GLE.dtype), key_1GLE.to(value_1GLE.dtype)
+    return attend(query_1HLE, key_1GLE, value_1GLE, tree, scaling).transpose(1, 2), None
 
 
 def by_segments(
@@ -70,7 +88,7 @@ def by_segments(
 def by_mask(query_1HLE: Tensor, key_1GLE: Tensor, value_1GLE: Tensor, tree: PrefixTree, scale: float | None) -> Tensor:
     """(1, H, L, E), by flex attention."""
     attended_1HLE: Tensor = _flex_attention(query_1HLE.device)(
-        query_1HLE, key_1GLE, value_1GLE, block_mask=_block_mask(tree), scale=scale, enable_gqa=True
+        query_1HLE, key_1GLE, value_1GLE, block_mask=block_mask(tree), scale=scale, enable_gqa=True
     )
     return attended_1HLE
 
@@ -140,14 +158,39 @@ def _merge(out: Tensor, lse: Tensor, more_out: Tensor, more_lse: Tensor) -> None
     lse.copy_(both)
 
 
-@lru_cache(maxsize=1)  # all layers of a pass ask for the same
-def _block_mask(tree: PrefixTree) -> BlockMask:
-    reach_L, length = tree.reach_L, len(tree.ids_L)
+def block_mask(tree: PrefixTree) -> BlockMask:
+    """By blocks of 128 tokens: which see something of which is read off the tree, without looking at each pair."""
+    if (made := _MASKS.get(tree)) is None:
+        made = _MASKS[tree] = _block_mask(tree.reach_L)
+    return made
+
+
+_MASKS: WeakKeyDictionary[PrefixTree, BlockMask] = WeakKeyDictionary()
+"""All layers of a pass ask for the same; it is gone with its tree."""
+
+
+def _block_mask(reach_L: Tensor) -> BlockMask:
+    length = len(reach_L)
+    blocks = -(-length // BLOCK)
+    furthest_B = functional.pad(reach_L, (0, blocks * BLOCK - length)).view(blocks, BLOCK).amax(-1)
+    starts_B = torch.arange(blocks, device=reach_L.device) * BLOCK
+    seen_BB = (furthest_B[None, :] > starts_B[:, None]).tril() | torch.eye(
+        blocks, dtype=torch.bool, device=reach_L.device
+    )
+    order_BB = seen_BB.int().argsort(dim=-1, descending=True, stable=True)
+    # For places behind the end, which the last block has, too.
+    padded_L = functional.pad(reach_L, (0, blocks * BLOCK - length))
 
     def sees(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return (query >= key) & (query < reach_L[key])
+        return (query >= key) & (query < padded_L[key])
 
-    return create_block_mask(sees, None, None, length, length, device=reach_L.device)
+    return BlockMask.from_kv_blocks(
+        seen_BB.sum(-1, dtype=torch.int32)[None, None],
+        order_BB.to(torch.int32)[None, None],
+        BLOCK_SIZE=BLOCK,
+        mask_mod=sees,
+        seq_lengths=(length, length),
+    )
 
 
 @cache

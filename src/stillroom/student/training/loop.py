@@ -32,7 +32,7 @@ from stillroom.student.records.record import RunRecord
 from stillroom.student.training.fsdp import is_sharded, whole_weights
 from stillroom.student.training.packing import epoch_batches
 from stillroom.student.training.processes import ALONE, Processes
-from stillroom.student.training.resume import Progress, load_resume_state, save_resume_state
+from stillroom.student.training.resume import Progress, keep_plan, kept_plan, load_resume_state, save_resume_state
 from stillroom.student.training.trainer import Trainer
 
 VALIDATIONS_PER_RUN = 50
@@ -67,8 +67,11 @@ def train(run: Run, *, emit: Emit, stop: Callable[[], bool]) -> None:
     trainer = Trainer(run.student, run.numbers, emit=emit, processes=run.processes)
     with run.processes.first_then_others():
         progress = _resumed(run, trainer, emit)
+        begun = progress.passes if progress else kept_plan(run.folder / "resume", run.fingerprint)
     _check_same_step(run.processes, progress)
-    trainer.plan([*run.train, *run.valid], progress.passes if progress else None, limit_bytes=run.memory_bytes)
+    trainer.plan([*run.train, *run.valid], begun, limit_bytes=run.memory_bytes)
+    if run.processes.is_first and begun is None:
+        keep_plan(run.folder / "resume", run.fingerprint, trainer.passes)
     done = progress or Progress(step=0, fingerprint=run.fingerprint, metrics={}, passes=trainer.passes)
     with _record(run, after_step=done.step, emit=emit) as record:
         emit(_started(run, progress))
@@ -102,7 +105,7 @@ def _steps(
         # 3) At an epoch's end the whole validation file, and a model that can be deployed.
         is_checkpoint = False
         if step % steps_an_epoch == 0:
-            figures |= _fully_validated(run, trainer)
+            figures |= _fully_validated(run, trainer, step)
             elapsed = time.monotonic() - checkpoint_at
             is_checkpoint = _is_one_of_the_last(run, epoch) or run.processes.any(elapsed >= run.checkpoint_seconds)
         if is_checkpoint:
@@ -176,14 +179,14 @@ def _validated(run: Run, trainer: Trainer, step: int) -> Figures:
         return {}
     size = run.numbers.batch_size
     at = (step // interval - 1) * size % (size * steps_per_epoch(len(run.valid), size))
-    loss, accuracy = trainer.evaluate(run.valid[at : at + size])
+    loss, accuracy = trainer.evaluate(run.valid[at : at + size], step=step)
     return {"valid_loss": loss, "valid_mean_token_accuracy": accuracy}
 
 
-def _fully_validated(run: Run, trainer: Trainer) -> Figures:
+def _fully_validated(run: Run, trainer: Trainer, step: int) -> Figures:
     if not run.valid:
         return {"full_valid_loss": None, "full_valid_mean_token_accuracy": None}
-    loss, accuracy = trainer.evaluate(run.valid)
+    loss, accuracy = trainer.evaluate(run.valid, step=step)
     return {"full_valid_loss": loss, "full_valid_mean_token_accuracy": accuracy}
 
 

@@ -25,6 +25,8 @@ from stillroom.student.training.packing import Batch
 
 CHUNK_LOGITS = 2**22
 """Logits computed at a time: 16 MB of float32, and as much again for each step from them to a gradient."""
+LARGE = 1e3
+"""Times what logits are, when a probe looks at what is done with them."""
 SMALLEST_CHUNK = 64
 """Targets: with fewer, reading the head's weights costs more than multiplying by them."""
 
@@ -76,7 +78,7 @@ class Objective:
 
     def backward(self, batch: Batch, *, scale: float) -> Sums:
         """Adds the gradient of `scale` times the summed loss to the parameters' gradients."""
-        with self._attention(batch), self._rounding():
+        with self._attention(batch), self.rounding():
             hidden_ND = self.hidden(batch)
             # The head's backward pass is done chunk by chunk, and then the body's, once for all of them.
             chunks = [chunk_CD.detach().requires_grad_() for chunk_CD in torch.split(hidden_ND, self._chunk_size)]
@@ -90,7 +92,7 @@ class Objective:
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Sums:
-        with self._attention(batch), self._rounding():
+        with self._attention(batch), self.rounding():
             chunks = torch.split(self.hidden(batch), self._chunk_size)
             parts = [self._chunk(*chunk)[1] for chunk in self._chunks(batch, chunks)]
         return sum(parts, start=Sums(computed=batch.num_tokens))
@@ -142,7 +144,7 @@ class Objective:
         vocabulary: int = self.model.config.get_text_config().vocab_size
         return max(SMALLEST_CHUNK, CHUNK_LOGITS // vocabulary)
 
-    def _rounding(self) -> AbstractContextManager[Any]:
+    def rounding(self) -> AbstractContextManager[Any]:
         if self.compute_dtype is self.model.dtype:
             return nullcontext()
         return torch.autocast(next(self.model.parameters()).device.type, dtype=self.compute_dtype)
@@ -152,13 +154,19 @@ class Objective:
 
     @torch.no_grad()
     def _probe_head(self) -> bool:
+        """With logits made large: what caps them, or scales them, leaves small ones as they were."""
+        if self._body is self.model:
+            return False
         was_training = self.model.training
         self.model.eval()
-        device = next(self.model.parameters()).device
-        ids_BT = torch.tensor([[0, 1, 2]], device=device)
-        whole_BTV = self.model(input_ids=ids_BT, use_cache=False).logits
-        parts_BTV = self._head(self._body(input_ids=ids_BT, use_cache=False).last_hidden_state)
-        self.model.train(was_training)
+        ids_BT = torch.tensor([[0, 1, 2]], device=next(self.model.parameters()).device)
+        enlarged = self._head.register_forward_hook(lambda _head, _hidden, logits: logits * LARGE)
+        try:
+            whole_BTV = self.model(input_ids=ids_BT, use_cache=False).logits
+            parts_BTV = self._head(self._body(input_ids=ids_BT, use_cache=False).last_hidden_state)
+        finally:
+            enlarged.remove()
+            self.model.train(was_training)
         return bool(torch.allclose(whole_BTV, parts_BTV, rtol=1e-3, atol=1e-5))
 
 

@@ -116,7 +116,7 @@ def _validation_seconds(run: Run, trainer: Trainer) -> float | None:
     if not run.valid:
         return None
     began = time.perf_counter()
-    trainer.evaluate(run.valid[: run.numbers.batch_size])
+    trainer.evaluate(run.valid[: run.numbers.batch_size], step=0)
     return time.perf_counter() - began
 
 

@@ -96,7 +96,11 @@ def needs_of(objective: Objective) -> Needs:
     layer_input = config.hidden_size * model.dtype.itemsize
     logits = 0 if objective.chunks_logits else LOGITS_AT_ONCE * config.vocab_size * model.dtype.itemsize
     return Needs(
-        fixed=trained * (1 + STATES_OF_ADAMW) + 4 * 4 * CHUNK_LOGITS + gathered_bytes(model),
+        # What a pass keeps however short it is: weights rounded for it, where they are.
+        fixed=trained * (1 + STATES_OF_ADAMW)
+        + 4 * 4 * CHUNK_LOGITS
+        + gathered_bytes(model)
+        + max(0, int(kept[0] - 64 * per_token)),
         per_token=per_token * ON_THE_WAY_BACK + logits,
         per_token_recomputed=(per_token / config.num_hidden_layers + layer_input * config.num_hidden_layers)
         * ON_THE_WAY_BACK
@@ -147,7 +151,7 @@ def _kept_bytes(objective: Objective, tokens: int) -> int:
         return tensor
 
     row = Example(ids=array("i", [0] * tokens), mask=bytes(tokens - 1) + b"\1")
-    with saved_tensors_hooks(note, lambda tensor: tensor):
+    with saved_tensors_hooks(note, lambda tensor: tensor), objective.rounding():
         hidden_ND = objective.hidden(padded([row]).to(next(model.parameters()).device))
     del hidden_ND
     return sum(kept.values())

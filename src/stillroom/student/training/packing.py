@@ -57,6 +57,8 @@ class Passes:
     """Computed tokens in one pass, at most; a longer row is a pass of its own."""
     recomputed: bool = False
     """Layers keep only what went into them and are computed again on the way back (gradient checkpointing)."""
+    shares: bool = True
+    """Whether rows are laid out as a tree, or beside each other: other orders, other batches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +101,8 @@ def epoch_batches(
     examples: Sequence[Example], layout: Layout, *, batch_size: int, seed: int, epoch: int
 ) -> list[list[Example]]:
     """Every example once, in groups of at most `batch_size`; the same for the same seed and epoch."""
-    seed = seed * 1_000_003 + epoch
+    digest = hashlib.blake2b(f"{seed} {epoch}".encode(), digest_size=7).digest()
+    seed = int.from_bytes(digest, "little")
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(examples), generator=generator).tolist()
     batches: list[list[Example]] = []

@@ -2,6 +2,7 @@
 
     resume/step-000375/    state.safetensors    trained weights, optimizer, generators
                            manifest.json        format, progress, sums of the file beside it and of itself
+    resume/plan.json       how the run's steps are computed, from before its first
 
 A state counts only as exactly what was written, under the name it was written for; the newest such state
 is used. Others are set aside (`unusable-step-000375`), not deleted: one may be of an older version that can
@@ -33,9 +34,10 @@ from stillroom.student.bases.checkpoint import clear_drafts, keep_last, step_fol
 from stillroom.student.training.fsdp import cut_like, whole
 from stillroom.student.training.packing import Passes
 
-FORMAT = 2
+FORMAT = 3
 STATES_KEPT = 2
 TENSORS, MANIFEST = "state.safetensors", "manifest.json"
+PLAN = "plan.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +111,28 @@ def load_resume_state(
     if states:
         warn("No saved state can be used: the run begins anew. It takes longer and ends with the same weights.")
     return None
+
+
+def keep_plan(folder: Path, fingerprint: str, passes: Passes) -> None:
+    """Writes down how a run's steps are computed, before the first: one that loses its states, or is killed before it
+    has any, and begins anew is then computed as it was, whatever memory is free by then."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / f".{PLAN}.part"
+    draft.write_bytes(_sealed({"fingerprint": fingerprint, **asdict(passes)}))
+    draft.rename(folder / PLAN)
+
+
+def kept_plan(folder: Path, fingerprint: str) -> Passes | None:
+    """None where there is none, or not of this run, or it is not as it was written."""
+    try:
+        written = (folder / PLAN).read_bytes()
+        content = dict(json.loads(written))
+        content.pop("seal")
+        if _sealed(content) != written or content.pop("fingerprint") != fingerprint:
+            return None
+        return Passes(**content)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 # --- what a state is worth -------------------------------------------------------------------------

@@ -33,7 +33,7 @@ import hashlib
 import json
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ from typing import Any
 import torch
 
 from stillroom.errors import ConfigurationError
-from stillroom.student.bases.base_models import Student, open_base
+from stillroom.student.bases.base_models import Student, digest_of, open_base
 from stillroom.student.bases.checkpoint import BaseReference
 from stillroom.student.bases.precision import is_quantized
 from stillroom.student.chats.examples import Row, encode_rows, encode_rows_cut, read_rows
@@ -140,7 +140,7 @@ def open_run(folder: Path, emit: Emit) -> Run:
         numbers=resolve(spec.hyperparameters, num_examples=len(examples), method=student.method),
         seed=spec.seed,
         checkpoint_seconds=spec.checkpoint_seconds,
-        fingerprint=_fingerprint(spec, lacks_muon=_lacks_muon(student)),
+        fingerprint=_fingerprint(spec, student, [*examples, *valid], lacks_muon=_lacks_muon(student)),
         memory_bytes=spec.memory_bytes,
         processes=processes,
         integrations=spec.integrations,
@@ -211,24 +211,26 @@ def _lacks_muon(student: Student) -> bool:
     return student.method.recipe is FROM_NOTHING and is_sharded(student.model)
 
 
-def _fingerprint(spec: Spec, *, lacks_muon: bool) -> str:
-    """Changes with anything that changes the weights; threads, names and intervals may differ after a restart."""
-    files = [_sha256(path) if path else None for path in (spec.training_file, spec.validation_file)]
-    decisive = [_chosen(spec.base), _chosen(spec.hyperparameters), spec.seed, files]
+def _fingerprint(spec: Spec, student: Student, rows: Iterable[Example], *, lacks_muon: bool) -> str:
+    """Changes with anything that changes the weights; threads, names, places and intervals may differ after a restart.
+
+    What is trained on goes in as tokens: a changed template or tokenizer is another run.
+    """
+    tokens = hashlib.sha256()
+    for row in rows:
+        tokens.update(len(row.ids).to_bytes(8, "little") + row.ids.tobytes() + row.mask)
+    # The base as it was named may be a fine-tune with a base of its own; what the hub had is known by its commit.
+    bases = [digest_of(spec.base), digest_of(student.base), spec.base.precision, spec.base.quantization]
+    decisive = [bases, _chosen(spec.hyperparameters), spec.seed, tokens.hexdigest()]
     if lacks_muon:
         decisive.append("AdamW")
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
-def _chosen(options: BaseReference | Hyperparameters) -> dict[str, Any]:
+def _chosen(options: Hyperparameters) -> dict[str, Any]:
     """But for what is left as it is by default: an option that a later version adds strands no run that is under way."""
     given = asdict(options)
     return {field.name: given[field.name] for field in fields(options) if given[field.name] != field.default}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 if __name__ == "__main__":

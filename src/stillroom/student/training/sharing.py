@@ -7,10 +7,11 @@ rows are computed both ways, loss and gradients, with the model's own weights an
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stillroom.student.chats.template import Example
 from stillroom.student.training.fsdp import whole
@@ -29,9 +30,10 @@ def why_not_shared(objective: Objective) -> str | None:
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"} or getattr(config, "sliding_window", None):
         return "not all of its layers attend to everything before them"
-    rope = getattr(config, "rope_parameters", None) or {}
-    if isinstance(rope, dict) and rope.get("rope_type") in ROPE_BY_LENGTH:
+    if any(kind in ROPE_BY_LENGTH for kind in _rope_kinds(getattr(config, "rope_parameters", None))):
         return "its position encoding depends on a row's length"
+    if any(isinstance(each, nn.Dropout) and each.p > 0 for each in objective.model.modules()):
+        return "it drops values at random, and others for each row"
     return _difference(objective)
 
 
@@ -51,13 +53,28 @@ def _difference(objective: Objective) -> str | None:
     return None
 
 
+def _rope_kinds(parameters: Any) -> Iterator[str]:
+    """Of one set of parameters, or of one for each kind of layer."""
+    if isinstance(parameters, Mapping):
+        if isinstance(kind := parameters.get("rope_type"), str):
+            yield kind
+        for inner in parameters.values():
+            yield from _rope_kinds(inner)
+
+
 def _computed(objective: Objective, rows: Sequence[Example], *, together: bool) -> tuple[float, Tensor]:
     """Loss and gradients of the rows in one tree, or of one row after the other."""
-    batches = [shared(rows)] if together else [padded([row]) for row in rows]
     device = next(objective.model.parameters()).device
-    loss = sum(objective.backward(batch.to(device), scale=1.0).loss for batch in batches)
-    gradients = [whole(each.grad).flatten() for each in objective.model.parameters() if each.grad is not None]
-    objective.model.zero_grad(set_to_none=True)
+    batches = [each.to(device) for each in ([shared(rows)] if together else [padded([row]) for row in rows])]
+    try:
+        loss = sum(objective.backward(batch, scale=1.0).loss for batch in batches)
+        gradients = [whole(each.grad).flatten() for each in objective.model.parameters() if each.grad is not None]
+    finally:
+        objective.model.zero_grad(set_to_none=True)
+    # In coarse arithmetic a model that attends in its own way differs by no more than rounding does.
+    layers = set(range(objective.model.config.get_text_config().num_hidden_layers))
+    if together and batches[0].tree and batches[0].tree.layers != layers:
+        raise TypeError("not every layer attends through transformers' interface")
     return loss, torch.cat(gradients)
 
 

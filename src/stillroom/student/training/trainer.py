@@ -22,7 +22,7 @@ from stillroom.student.chats.template import Example
 from stillroom.student.child import is_out_of_memory
 from stillroom.student.events import Emit, Figures
 from stillroom.student.hyperparameters import FROM_NOTHING, Resolved, learning_rate_at
-from stillroom.student.training.fsdp import is_sharded
+from stillroom.student.training.fsdp import is_sharded, whole
 from stillroom.student.training.losses import Objective, Sums
 from stillroom.student.training.memory import peak_bytes, plan
 from stillroom.student.training.muon import Muon
@@ -60,7 +60,7 @@ class Trainer:
         self._shortest = min(examples, key=lambda example: len(example.ids))
         # What is tried beforehand must not move the generator that a run's dropout draws from.
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
-            self.layout = self._layout()
+            self.layout = self._layout(passes)
             self.passes = passes or self._planned(longest, limit_bytes)
         if self.passes.recomputed:
             recompute_activations(self._student.model)
@@ -74,8 +74,9 @@ class Trainer:
         self._student.model.train()
         sums = self._with_gradients(examples)
         loss = sums.loss / sums.tokens
-        _check_finite(loss, number)
-        nn.utils.clip_grad_norm_(self._trained(), MAX_GRADIENT_NORM)
+        _check_finite("loss", loss, number)
+        norm = nn.utils.clip_grad_norm_(self._trained(), MAX_GRADIENT_NORM)
+        _check_finite("gradient's size", float(whole(norm)), number)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -92,8 +93,8 @@ class Trainer:
             "memory_bytes": int(self._processes.largest(peak_bytes(self._device))),
         }
 
-    def evaluate(self, examples: Sequence[Example]) -> tuple[float, float]:
-        """Mean loss and accuracy over all trained tokens of the examples."""
+    def evaluate(self, examples: Sequence[Example], *, step: int) -> tuple[float, float]:
+        """Mean loss and accuracy over all trained tokens of the examples, as of a step."""
         self._student.model.eval()
         sums = Sums()
         passes = self._passes_of(self._own(examples))
@@ -103,13 +104,24 @@ class Trainer:
         for _ in range(idle):
             self._objective.evaluate(self._batch([self._shortest]))
         sums = self._processes.added(sums)
-        return sums.loss / sums.tokens, sums.correct / sums.tokens
+        loss = sums.loss / sums.tokens
+        _check_finite("validation loss", loss, step)
+        return loss, sums.correct / sums.tokens
 
-    def _layout(self) -> Layout:
+    def _layout(self, begun: Passes | None) -> Layout:
+        """As the model allows; a run that has begun keeps its own, whatever this machine finds."""
+        if begun and not begun.shares:
+            return PADDED
         why = why_not_shared(self._objective)
         if why is None:
             return SHARED
         name = self._student.base.name
+        if begun:
+            raise TrainingFailed(
+                f"The run was begun with rows that share what they have in common. Here, {name} cannot: {why}. Let it "
+                "go on where it was begun, or start it anew in another folder.",
+                param="model",
+            )
         self._say(
             "info", f"What rows of a batch have in common is computed for each of them: {name} cannot share, {why}."
         )
@@ -128,7 +140,9 @@ class Trainer:
             )
         )
         return Passes(
-            max_tokens=min(each.max_tokens for each in planned), recomputed=any(each.recomputed for each in planned)
+            max_tokens=min(each.max_tokens for each in planned),
+            recomputed=any(each.recomputed for each in planned),
+            shares=self.layout is SHARED,
         )
 
     def _own(self, examples: Sequence[Example]) -> list[Example]:
@@ -230,9 +244,9 @@ def _scale(examples: Sequence[Example]) -> float:
     return 1 / sum(sum(example.mask[1:]) for example in examples)
 
 
-def _check_finite(loss: float, step: int) -> None:
-    if not math.isfinite(loss):
+def _check_finite(what: str, value: float, step: int) -> None:
+    if not math.isfinite(value):
         raise TrainingFailed(
-            f"The loss is {loss} at step {step}. Lower learning_rate_multiplier, or look for broken rows.",
+            f"The {what} is {value} at step {step}. Lower learning_rate_multiplier, or look for broken rows.",
             param="learning_rate_multiplier",
         )

@@ -10,7 +10,7 @@ L tokens of the tree, N different targets
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy
@@ -45,7 +45,6 @@ class Targets:
         )
 
 
-# Compared by identity: attention keeps what it made of a tree for the next layer.
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PrefixTree:
     """The layout. Every token of `ids_L` is computed once, however many examples begin with it."""
@@ -53,6 +52,8 @@ class PrefixTree:
     ids_L: Tensor
     positions_L: Tensor
     reach_L: Tensor
+    layers: set[int | None] = field(default_factory=set)
+    """Those of the model that have attended by it: who computes it must be sure that all have."""
 
     def to(self, device: torch.device) -> PrefixTree:
         return PrefixTree(
