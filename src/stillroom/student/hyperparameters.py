@@ -76,7 +76,7 @@ class Recipe:
     """What a multiplier of 1 means."""
     epochs: int
     steps: int
-    """What "auto" gives at least."""
+    """What "auto" gives at least, of up to WHOLE_STEP rows each; larger steps count for more, and fewer do."""
 
 
 FROM_NOTHING = Recipe(whose="a student that starts from nothing", learning_rate=3e-3, epochs=6, steps=450)
@@ -101,6 +101,8 @@ class Method:
         return FROM_NOTHING if self.origin.from_nothing else WHOLE_BASE
 
 
+WHOLE_STEP = 8
+"""Rows."""
 AUTO_STEPS_AT_MOST = 2000
 """Where the file alone has more, one pass is enough."""
 
@@ -117,8 +119,9 @@ class Hyperparameters:
     """As the job's owner wrote them."""
 
     n_epochs: int | Auto = "auto"
-    """Passes over the training file. "auto": at least 6 passes and 450 optimizer steps (2 and 150 for a base that is
-    trained already), but no more passes than fit into 2,000 steps. Eleven rows get 150, 1,000 rows 8, 10,000 rows 3."""
+    """Passes over the training file. "auto": at least 6 passes and 450 optimizer steps of up to 8 rows, or 225 of 16 (2 and
+    150, or 75, for a base that is trained already), but no more passes than fit into 2,000 steps. Eleven rows get 150,
+    1,000 rows 6, 10,000 rows 3."""
     batch_size: int | Auto = "auto"
     """Rows in an optimizer step. "auto": see `AUTO_BATCH_SIZES`."""
     learning_rate_multiplier: float | Auto = "auto"
@@ -211,7 +214,7 @@ def resolve(wanted: Hyperparameters, *, num_examples: int, method: Method) -> Re
     batch = _auto_batch_size(num_examples) if wanted.batch_size == "auto" else wanted.batch_size
     batch = min(batch, num_examples)
     steps = steps_per_epoch(num_examples, batch)
-    epochs = _auto_epochs(steps, method.recipe) if wanted.n_epochs == "auto" else wanted.n_epochs
+    epochs = _auto_epochs(steps, batch, method.recipe) if wanted.n_epochs == "auto" else wanted.n_epochs
     multiplier = 1.0 if wanted.learning_rate_multiplier == "auto" else wanted.learning_rate_multiplier
     return Resolved(
         n_epochs=epochs,
@@ -279,10 +282,11 @@ def _why_epochs(numbers: Resolved, num_examples: int, recipe: Recipe) -> str:
     steps = numbers.total_steps // numbers.n_epochs
     a_pass = f"a pass over {num_examples:,} examples in batches of {numbers.batch_size} is {_steps(steps)}"
     passes = f"{numbers.n_epochs} {'pass' if numbers.n_epochs == 1 else 'passes'}"
-    if numbers.n_epochs < max(recipe.epochs, -(-recipe.steps // steps)):
+    fewest = _fewest_steps(recipe, numbers.batch_size)
+    if numbers.n_epochs < max(recipe.epochs, -(-fewest // steps)):
         return f"{passes}: {a_pass}, and more passes would not stay within {AUTO_STEPS_AT_MOST:,} steps."
     if numbers.n_epochs > recipe.epochs:
-        return f"{passes}: {a_pass}, and {recipe.whose} gets at least {recipe.steps} steps."
+        return f"{passes}: {a_pass}, and {recipe.whose} gets at least {fewest} steps."
     return f"{passes}, the fewest that {recipe.whose} gets: {a_pass}, {_steps(numbers.total_steps)} in all."
 
 
@@ -314,8 +318,12 @@ def _auto_batch_size(num_examples: int) -> int:
     return next((size for rows, size in AUTO_BATCH_SIZES if num_examples < rows), AUTO_BATCH_SIZE_AT_MOST)
 
 
-def _auto_epochs(steps: int, recipe: Recipe) -> int:
-    wanted = max(recipe.epochs, -(-recipe.steps // steps))
+def _fewest_steps(recipe: Recipe, batch: int) -> int:
+    return recipe.steps * WHOLE_STEP // max(WHOLE_STEP, batch)
+
+
+def _auto_epochs(steps: int, batch: int, recipe: Recipe) -> int:
+    wanted = max(recipe.epochs, -(-_fewest_steps(recipe, batch) // steps))
     return max(1, min(wanted, AUTO_STEPS_AT_MOST // steps))
 
 

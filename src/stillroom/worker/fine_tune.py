@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -30,6 +33,8 @@ from stillroom.worker.child import Child
 log = logging.getLogger(__name__)
 
 TRAINER = "stillroom.student.training.launch"
+REPORTER = "stillroom.student.records.report"
+REPORT_SECONDS = 60
 FLUSH_SECONDS = 0.5  # between two transactions of training steps
 EVENTS_A_JOB = 2000  # metric events of a long job at most; the result file has every step
 KILLED = -signal.SIGKILL
@@ -318,15 +323,20 @@ def tidy(platform: Platform) -> None:
     for folder in (platform.settings.folder / "runs").iterdir():
         # By what lies there, so that what a trainer wrote while it was being ended is found the next time.
         left = [folder / part for part in LEFT_BEHIND if (folder / part).exists()]
-        if left and _has_ended(platform, folder.name):
+        state = _state_of(platform, folder.name) if left else None
+        if state in jobs.ENDED:
+            if state is State.CANCELLED:
+                # In a process of its own: it draws, which the server's must not be able to.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    subprocess.run([sys.executable, "-m", REPORTER, str(folder)], timeout=REPORT_SECONDS, check=False)
             for path in left:
                 _remove(path)
             platform.blobs.clear_drafts(f"models/{folder.name}")
 
 
-def _has_ended(platform: Platform, job_id: str) -> bool:
+def _state_of(platform: Platform, job_id: str) -> State | None:
     with platform.database.read() as connection:
-        return jobs.state_of(connection, job_id) in jobs.ENDED
+        return jobs.state_of(connection, job_id)
 
 
 def _remove(path: Path) -> None:

@@ -72,6 +72,7 @@ def test_each_reason_is_one_sentence_and_those_of_numbers_name_them(
     ("count", "origin", "expected"),
     [
         (11, "built in", "150 passes: a pass over 11 examples in batches of 4 is 3 steps, and .* at least 450 steps."),
+        (500, "built in", "8 passes: a pass over 500 examples in batches of 8 is 63 steps, and .* at least 450 steps."),
         (2000, "built in", "6 passes, the fewest that .* gets: a pass .* is 125 steps, 750 steps in all."),
         (10_000, "built in", "3 passes: .* is 625 steps, and more passes would not stay within 2,000 steps."),
         (50_000, "built in", "1 pass: .* is 3,125 steps, and more passes would not stay within 2,000 steps."),

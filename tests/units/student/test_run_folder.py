@@ -7,6 +7,7 @@ import getpass
 import hashlib
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -240,7 +241,7 @@ def test_the_reports_losses_are_those_of_the_figures(done: Path) -> None:
     told, rows = (done / "report.md").read_text(), _rows(done)
     best = min(rows, key=lambda row: float(row["full_valid_loss"] or "inf"))
     measured = [row for row in rows if row["full_valid_loss"]]
-    cells = [f"{float(row['full_valid_loss']):.4f} at step {row['step']}" for row in (measured[0], best, measured[-1])]
+    cells = [f"{float(row['full_valid_loss']):.4g} at step {row['step']}" for row in (measured[0], best, measured[-1])]
     assert f"| validation loss, whole file | {' | '.join(cells)} |" in told
 
 
@@ -263,6 +264,14 @@ def test_the_losses_are_drawn(done: Path) -> None:
 def test_a_stopped_run_has_a_report_that_says_so(done: Path) -> None:
     told = (done / "report-when-stopped.md").read_text()
     assert "The run was stopped at step 7 of 12, and can go on from there." in told
+
+
+def test_a_cancelled_job_has_a_report_that_says_how_far_it_came(done: Path, tmp_path: Path) -> None:
+    """Its process was ended with it: the worker has the report written."""
+    folder = shutil.copytree(done, tmp_path / "cancelled")
+    subprocess.run([sys.executable, "-m", "stillroom.student.records.report", str(folder)], check=True, timeout=60)
+    steps = len(_rows(folder))
+    assert f"The run was cancelled at step {steps} of {steps}." in (folder / "report.md").read_text()
 
 
 def test_a_failed_run_has_a_report_with_the_reason(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_large_steps_are_split_into_passes_within_the_token_budget() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "epochs", "batch"), [(11, 150, 4), (100, 35, 8), (1000, 8, 16), (10_000, 3, 16), (40_000, 1, 16)]
+    ("rows", "epochs", "batch"), [(11, 150, 4), (100, 35, 8), (1000, 6, 16), (10_000, 3, 16), (40_000, 1, 16)]
 )
 def test_auto_gives_few_rows_many_epochs_and_many_rows_few(rows: int, epochs: int, batch: int) -> None:
     resolved = resolve(Hyperparameters(), num_examples=rows, method=method_of(Hyperparameters(), BUILT_IN))

@@ -118,7 +118,9 @@ def read_artefact(folder: Path) -> Artefact:
         raise BaseModelUnusable(f"{folder / MANIFEST} cannot be read: {error!r}.", param="model") from error
     damaged = _damaged(folder, sums)
     if damaged:
-        raise BaseModelUnusable(f"{folder} is damaged: {damaged} is missing or was changed.", param="model")
+        raise BaseModelUnusable(
+            f"{folder} is damaged: {damaged} is missing or was changed. Restore it, or train again.", param="model"
+        )
     return artefact
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import statistics
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
@@ -32,6 +33,13 @@ LOSSES = {
     "full_valid_mean_token_accuracy": "validation token accuracy, whole file",
 }
 GIB = 1024**3
+
+
+def write_cancelled(folder: Path) -> None:
+    """Ends the tale of a run whose process was ended with it: `python -m stillroom.student.records.report FOLDER`."""
+    with (folder / EVENTS_FILE).open("a", encoding="utf-8") as file:
+        file.write("\n" + json.dumps({"at": round(time.time(), 3), "type": "cancelled"}) + "\n")
+    write(folder)
 
 
 def write(folder: Path, *, with_plot: bool = True) -> Path:
@@ -65,6 +73,7 @@ def _heading(about: Mapping[str, Any], events: Sequence[Mapping[str, Any]], rows
     state = {
         "done": f"The run is done: {reached}.",
         "stopped": f"The run was stopped at {reached}, and can go on from there.",
+        "cancelled": f"The run was cancelled at {reached}.",
         "error": f"The run failed at {reached}: {end.get('message')}",
     }.get(end.get("type", ""), f"The run is at {reached}, or was ended there without a word.")
     when = [f"As of {_moment(end['at'])}."] if end else []
@@ -111,9 +120,10 @@ def _how(machine: Mapping[str, Any]) -> list[str]:
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items() if version)
     gpus = ", ".join(f"{each['name']} ({each['memory_bytes'] / GIB:.0f} GiB)" for each in machine["gpus"])
     memory = f"{machine['memory_bytes'] / GIB:.0f} GiB of memory"
+    many = machine.get("processes", 1)
     lines = [
         ("machine", f"{machine['processor']}, {machine['cores']} cores, {memory}; {machine['system']}"),
-        ("threads", f"{machine['threads']} in each of {machine['processes']} process(es)"),
+        ("threads", f"{machine['threads']}" + (f" in each of {many} processes" if many > 1 else "")),
         ("GPUs", f"{gpus}; CUDA {machine['cuda']}" if gpus else "none"),
         ("software", f"Python {machine['python']}, {packages}"),
     ]
@@ -134,7 +144,7 @@ def _losses(rows: Sequence[Row], *, has_plot: bool) -> list[str]:
 
 
 def _figure(row: Row, name: str) -> str:
-    return f"{row[name]:.4f} at step {int(row['step']):,}"
+    return f"{row[name]:.4g} at step {int(row['step']):,}"
 
 
 def _checkpoints(events: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -236,7 +246,7 @@ def _values(rows: Sequence[Row], name: str) -> list[float]:
 
 
 def _optional(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+    return "" if value is None else f"{value:.4g}"
 
 
 def _moment(at: float) -> str:
@@ -253,3 +263,7 @@ def _duration(seconds: float) -> str:
         if hours
         else f"{minutes} min {rest} s"
     )
+
+
+if __name__ == "__main__":
+    write_cancelled(Path(sys.argv[1]))
