@@ -72,7 +72,7 @@ def trainers(server: Server) -> list[int]:
     return [
         pid
         for pid in children(server.pid)
-        if b"stillroom.student.training.run" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        if b"stillroom.student.training.launch" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
 
 

@@ -112,7 +112,7 @@ def hyperparameters_of(body: Mapping[str, Any]) -> Hyperparameters:
         raise InvalidRequest(f"The method '{kind}' is not supported; use 'supervised'.", param="method.type")
     inner = _optional_object(method, kind, f"method.{kind}")
     outside = _optional_object(body, "hyperparameters", "hyperparameters")
-    inside = _optional_object(inner, "hyperparameters", f"method.{kind}.hyperparameters")
+    inside = _optional_object(inner, "hyperparameters", "hyperparameters")
     for name in sorted(set(outside) & set(inside)):
         if outside[name] != inside[name]:
             raise InvalidRequest(

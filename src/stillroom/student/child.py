@@ -30,6 +30,8 @@ SILENCE_SECONDS = 20.0
 """Of the parent, at most: less than others wait (30 s) before they believe that it is dead and take its work over."""
 WATCH = "parent"
 """The name of the thread that watches it: one is enough, and two would take each other's bytes."""
+MEETING = "STILLROOM_PROCESSES_MEET_AT"
+"""Names the file over which the processes find each other: no port is opened for it."""
 
 Work = Callable[[Path, Emit, threading.Event], None]
 
@@ -86,6 +88,16 @@ def _watch_parent(silence_seconds: float) -> None:
 def is_first() -> bool:
     """Whether this process is the one that speaks for all."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def was_started_with_others() -> bool:
+    """Whether a launcher, of whatever make, has given this process a number among others."""
+    return "WORLD_SIZE" in os.environ
+
+
+def is_alone_by_mistake() -> bool:
+    """Whether accelerate was asked for several processes and started one, as it does where there is no GPU."""
+    return not was_started_with_others() and {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys()
 
 
 def _draw_no_progress_bars() -> None:

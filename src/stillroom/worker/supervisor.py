@@ -66,7 +66,8 @@ class Supervisor:
             kind: handler for kind, handler in HANDLERS.items() if platform.is_server or kind != bulk_actions.KIND
         }
         self._observer = Observer(platform.clock)
-        self._running: dict[int, _Running] = {}
+        # By claim: a job that was set aside may be claimed again before what ran under the claim before has ended.
+        self._running: dict[Claim, _Running] = {}
         self._watch = platform.database.watch()
         self._due_at = 0.0  # in seconds since the epoch: when to look, even if nothing is written until then
         self._looked_for_silent = -math.inf
@@ -108,7 +109,7 @@ class Supervisor:
             claim = await self._claim(kinds, held_back)
             if claim is None:
                 return
-            self._running[claim.number] = _Running(claim.kind, asyncio.create_task(self._see_through(claim)))
+            self._running[claim] = _Running(claim.kind, asyncio.create_task(self._see_through(claim)))
 
     async def _claim(self, kinds: list[str], held_back: list[int]) -> Claim | None:
         name = self._platform.worker_name
@@ -151,13 +152,13 @@ class Supervisor:
             problem = StillroomError("The job broke in a way that was not foreseen; the server's log says how.")
             await self._give_up(handler, claim, problem)
         finally:
-            del self._running[claim.number]
+            del self._running[claim]
             self._due_at = 0.0  # there is room for another
 
     async def _attempt(self, handler: ModuleType, claim: Claim) -> None:
         log.info("job %s: started", claim.subject)
         run = await handler.start(self._platform, claim)
-        self._running[claim.number].run = run
+        self._running[claim].run = run
         work = asyncio.create_task(run.run())
         guard = asyncio.create_task(self._guard(claim, run))
         try:

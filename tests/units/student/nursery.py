@@ -153,7 +153,7 @@ def _be_a_child(order: Mapping[str, Any]) -> None:
         CHANGES[order["change"]]()
     code = 70
     try:
-        code = run.main([order["folder"]])
+        code = launch.main([order["folder"]])
     finally:
         sys.stderr.flush()
         os._exit(code)

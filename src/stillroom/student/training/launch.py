@@ -23,11 +23,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from stillroom.student.child import end_with_parent
+from stillroom.student.child import MEETING, end_with_parent
 
 MODULE = "stillroom.student.training.run"
-MEETING = "STILLROOM_PROCESSES_MEET_AT"
-"""Names the file over which the processes find each other: no port is opened for it."""
 LAST_WORDS_SECONDS = 10.0
 """How long the others may take to end by themselves, when one has failed: one of them may have to say why."""
 
@@ -53,16 +51,6 @@ def main(arguments: list[str]) -> int:
     if code < 0:
         _die_by(-code)
     return code
-
-
-def was_started_with_others() -> bool:
-    """Whether a launcher, of whatever make, has given this process a number among others."""
-    return "WORLD_SIZE" in os.environ
-
-
-def is_alone_by_mistake() -> bool:
-    """Whether accelerate was asked for several processes and started one, as it does where there is no GPU."""
-    return not was_started_with_others() and {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys()
 
 
 def processes_of(folder: Path) -> int:

@@ -24,7 +24,7 @@ from torch import Tensor, distributed
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from stillroom.errors import ConfigurationError, StillroomError
-from stillroom.student.training.launch import MEETING
+from stillroom.student.child import MEETING
 from stillroom.student.training.losses import Sums
 
 BUCKET_BYTES = 64 * 2**20

@@ -1,4 +1,4 @@
-"""The job child: `python -m stillroom.student.training.run FOLDER` trains what FOLDER/spec.json says.
+"""One process of a run, often the only one: `python -m stillroom.student.training.run FOLDER` trains what its spec.json says.
 
     {"base": {"name", "path" (null: built in), "revision", and maybe "precision", "quantization"},
      "training_file", "validation_file" (or null), "hyperparameters": {...} (see `hyperparameters`; all may
@@ -22,7 +22,7 @@ their figures are the same. Exit codes: 0 done or stopped (SIGTERM, SIGINT), 1 a
 (standard input, a pipe, has ended; or a parent that wrote to it, whatever, has been silent for 20 s). An exit 1
 without an error event is a bug, its traceback on standard error.
 
-Several processes (see `launch`; torchrun and accelerate start them too) are seen from outside as one.
+`launch` starts as many as the spec asks for (torchrun and accelerate can, too); from outside they are seen as one.
 
 Owns the process: streams, signals, the parent's pipe (`measure` is such a child too). Training itself is `loop`.
 """
@@ -46,7 +46,7 @@ from stillroom.student.bases.checkpoint import BaseReference
 from stillroom.student.bases.precision import is_quantized
 from stillroom.student.chats.examples import Row, encode_rows, encode_rows_cut, read_rows
 from stillroom.student.chats.template import Example
-from stillroom.student.child import as_child, failure_of, is_first
+from stillroom.student.child import as_child, failure_of, is_alone_by_mistake, is_first
 from stillroom.student.events import Emit
 from stillroom.student.hyperparameters import (
     FROM_NOTHING,
@@ -56,7 +56,6 @@ from stillroom.student.hyperparameters import (
     resolve,
     without_effect,
 )
-from stillroom.student.training import launch
 from stillroom.student.training.fsdp import is_sharded, shard
 from stillroom.student.training.loop import Run, train
 from stillroom.student.training.processes import Processes
@@ -86,8 +85,6 @@ class Spec:
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) == 1 and not launch.was_started_with_others() and launch.processes_of(Path(arguments[0])) > 1:
-        return launch.main(arguments)
     return as_child("stillroom.student.training.run", arguments, run)
 
 
@@ -124,7 +121,7 @@ def open_run(folder: Path, emit: Emit) -> Run:
     def warn(message: str) -> None:
         emit({"type": "message", "level": "warn", "message": message})
 
-    if launch.is_alone_by_mistake():
+    if is_alone_by_mistake():
         warn("accelerate has started one process only: without a GPU it starts several with --multi_gpu.")
     for note in (*student.notes, *without_effect(spec.hyperparameters, student.method)):
         warn(note)
