@@ -182,6 +182,7 @@ def test_an_older_database_gets_the_sums_of_its_days(platform: Platform, entries
     with platform.database.writing.connect() as connection:
         connection.execute(text("DROP TABLE ledger_days"))
         connection.execute(text("DROP INDEX ix_eval_runs_project_number"))
+        connection.execute(text("ALTER TABLE fine_tuning_jobs DROP COLUMN integrations"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0005'"))
         connection.commit()
     platform.database.migrate()
