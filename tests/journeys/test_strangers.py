@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from openai import OpenAI
 
 from stillroom.teachers.scripted import ScriptedTeacher
 from tests.support import Server, example_lines, wait_for
+
+PRIVATE = b"Answer with the colour."  # in every row of `example_lines`
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +57,20 @@ def test_a_job_that_has_ended_leaves_no_copy_of_the_training_data(server: Server
     )
     folder = server.data / "runs" / job.id
     wait_for((folder / "training.jsonl").exists)
+    assert list(files_with(PRIVATE, folder))  # the control: it is found where it lies
     wait_for(lambda: client.fine_tuning.jobs.retrieve(job.id).status == "succeeded")
     # The folder is tidied after the job's end is known, one entry after another.
-    kept = ["log.txt", "metrics.csv", "spec.json"]
-    wait_for(lambda: sorted(path.name for path in folder.iterdir()) == kept)
+    wait_for(lambda: not list(files_with(PRIVATE, folder)) and not (folder / "checkpoints").exists())
+    # What was done and measured stays.
+    assert {"report.md", "run.json", "metrics.csv", "log.txt"} <= {path.name for path in folder.iterdir()}
+
+
+def files_with(text: bytes, folder: Path) -> Iterator[Path]:
+    """Those a text lies in, of a folder that may be emptied meanwhile."""
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+            if text in path.read_bytes():
+                yield path
 
 
 def test_a_refused_distillation_leaves_no_file_behind(server: Server, client: OpenAI) -> None:

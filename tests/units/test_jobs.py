@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,16 +30,6 @@ class MovedClock(Clock):
 
     def monotonic(self) -> float:
         return self.time
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(tmp_path / "stillroom.db")
-    opened.migrate()
-    with opened.writing.begin() as connection:
-        auth.ensure_default_project(connection)
-    yield opened
-    opened.close()
 
 
 def add(database: Database, *subjects: str) -> None:

@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 
-import pytest
-
-from stillroom import auth
 from stillroom.store.database import Database
 from stillroom.store.remembered import Remembered
 
 RENAME = "UPDATE projects SET name = ?"
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(tmp_path / "stillroom.db")
-    opened.migrate()
-    with opened.writing.begin() as connection:
-        auth.ensure_default_project(connection)
-    yield opened
-    opened.close()
 
 
 def reader(database: Database, reads: list[str]) -> Callable[[], str]:

@@ -16,7 +16,10 @@ from typing import Any
 
 import msgspec
 
+from stillroom.errors import TrainingFailed
+
 LINE_BYTES = 256 * 1024 * 1024  # what a child reports in one line may hold a long conversation
+KILLED = -signal.SIGKILL
 LAST_WORDS = 40  # lines of the child's standard error kept for the report of its death
 
 
@@ -90,3 +93,12 @@ class Child:
     def last_words(self) -> str:
         """The end of what the child wrote on standard error."""
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-LAST_WORDS:])
+
+
+def ended_badly(process: str, status: int, killed: str) -> TrainingFailed:
+    """What to tell of a child that ended without a word; `killed` goes on behind what a kill most likely means."""
+    if status == KILLED:
+        return TrainingFailed(
+            f"The {process} process was killed, most likely because memory ran out{killed}", code="out_of_memory"
+        )
+    return TrainingFailed(f"The {process} process ended unexpectedly (status {status}); the server's log says why.")

@@ -11,10 +11,9 @@ from typing import Any
 import msgspec
 
 from stillroom.assembly import Platform
-from stillroom.errors import MissingExtra, StillroomError, TrainingFailed
+from stillroom.errors import MissingExtra, StillroomError
 from stillroom.serving.exports import Export, ExportedFile
-from stillroom.worker.child import Child
-from stillroom.worker.fine_tune import KILLED
+from stillroom.worker.child import Child, ended_badly
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +56,4 @@ def _take(message: dict[str, Any], export: Export) -> None:
 
 def _broken(status: int, last_words: str) -> StillroomError:
     log.error("an export ended with status %s:\n%s", status, last_words)
-    if status == KILLED:
-        return TrainingFailed(
-            "The exporting process was killed, most likely because memory ran out: it needs the whole model in "
-            "memory, in float32.",
-            code="out_of_memory",
-        )
-    return TrainingFailed(f"The exporting process ended unexpectedly (status {status}); the server's log says why.")
+    return ended_badly("exporting", status, ": it needs the whole model in memory, in float32.")

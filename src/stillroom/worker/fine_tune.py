@@ -27,8 +27,8 @@ from stillroom.datasets.files import PreparedFile
 from stillroom.errors import MissingExtra, StillroomError, TrainingFailed
 from stillroom.fine_tuning import Job, integrations
 from stillroom.jobs import Claim, State
-from stillroom.student.records.metrics import rows_of
-from stillroom.worker.child import Child
+from stillroom.student.records.metrics import CHECKPOINT_FIGURES, rows_of
+from stillroom.worker.child import Child, ended_badly
 
 log = logging.getLogger(__name__)
 
@@ -37,19 +37,9 @@ REPORTER = "stillroom.student.records.report"
 REPORT_SECONDS = 60
 FLUSH_SECONDS = 0.5  # between two transactions of training steps
 EVENTS_A_JOB = 2000  # metric events of a long job at most; the result file has every step
-KILLED = -signal.SIGKILL
 # The trainer was asked to stop before it could listen, or has not heard from us for too long (see student/training/run.py).
 NO_CRASH = (-signal.SIGTERM, -signal.SIGINT, 3)
 GIGABYTE = 10**9
-CHECKPOINT_FIGURES = (
-    "step",
-    "train_loss",
-    "train_mean_token_accuracy",
-    "valid_loss",
-    "valid_mean_token_accuracy",
-    "full_valid_loss",
-    "full_valid_mean_token_accuracy",
-)
 LEFT_BEHIND = ("training.jsonl", "validation.jsonl", "checkpoints", "resume", "tokenizer")
 
 
@@ -268,13 +258,7 @@ class FineTune:
         if status < 0 and await asyncio.to_thread(self._crashes) + 1 < self._platform.settings.training.attempts:
             await self._write(lambda c: fine_tuning.record_crash(c, self._claim))
             return
-        if status == KILLED:
-            raise TrainingFailed(
-                "The training process was killed, most likely because memory ran out. Use a smaller batch_size, "
-                "shorter examples or a smaller base model.",
-                code="out_of_memory",
-            )
-        raise TrainingFailed(f"The training process ended unexpectedly (status {status}); the server's log says why.")
+        raise ended_badly("training", status, ". Use a smaller batch_size, shorter examples or a smaller base model.")
 
     def _crashes(self) -> int:
         with self._platform.database.read() as connection:

@@ -14,11 +14,11 @@ from typing import Any
 import msgspec
 
 from stillroom.assembly import QUOTE_FOLDERS, Platform
-from stillroom.errors import InvalidRequest, MissingExtra, StillroomError, TrainingFailed
+from stillroom.errors import InvalidRequest, MissingExtra, StillroomError
 from stillroom.fine_tuning import Hyperparameters, Order
 from stillroom.fine_tuning.quote import Measurement
-from stillroom.worker.child import Child
-from stillroom.worker.fine_tune import KILLED, memory_bytes
+from stillroom.worker.child import Child, ended_badly
+from stillroom.worker.fine_tune import memory_bytes
 
 log = logging.getLogger(__name__)
 
@@ -82,10 +82,5 @@ async def _measured(folder: Path) -> Measurement:
 
 def _broken(status: int, last_words: str) -> StillroomError:
     log.error("measuring ended with status %s:\n%s", status, last_words)
-    if status == KILLED:
-        return TrainingFailed(
-            "The measuring process was killed, most likely because memory ran out; the job would be, too. Use a "
-            "smaller batch_size, shorter examples or a smaller base model.",
-            code="out_of_memory",
-        )
-    return TrainingFailed(f"The measuring process ended unexpectedly (status {status}); the server's log says why.")
+    killed = "; the job would be, too. Use a smaller batch_size, shorter examples or a smaller base model."
+    return ended_badly("measuring", status, killed)

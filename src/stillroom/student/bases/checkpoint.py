@@ -85,7 +85,7 @@ def write_artefact(
         (to / "README.md").unlink(missing_ok=True)
         template.tokenizer.save_pretrained(str(to))
         write_identity(to, identity)
-        sums = {path.name: _sha256(path) for path in sorted(to.iterdir())}
+        sums = {path.name: sha256_of(path) for path in sorted(to.iterdir())}
         _write_json(to / MANIFEST, {"format": FORMAT, **asdict(artefact), "sha256": sums})
 
     write_folder(folder, write)
@@ -213,12 +213,12 @@ def _damaged(folder: Path, sums: Mapping[str, str]) -> str | None:
     """The first file that is missing or differs from its sum."""
     for name, expected in sums.items():
         path = folder / Path(name).name
-        if not path.is_file() or _sha256(path) != expected:
+        if not path.is_file() or sha256_of(path) != expected:
             return name
     return None
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

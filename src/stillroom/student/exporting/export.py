@@ -19,7 +19,6 @@ and writes events to standard output, as `run` does: progress (stage, done, tota
 from __future__ import annotations
 
 import gc
-import hashlib
 import json
 import re
 import shutil
@@ -44,7 +43,7 @@ from transformers import (
 from stillroom.errors import Conflict, TrainingFailed
 from stillroom.student.bases.adapters import without_peft_warnings
 from stillroom.student.bases.base_models import Student, open_artefact
-from stillroom.student.bases.checkpoint import read_artefact, write_folder
+from stillroom.student.bases.checkpoint import read_artefact, sha256_of, write_folder
 from stillroom.student.bases.identity import Agreement, Identity, identity_of, read_identity, verify
 from stillroom.student.bases.precision import four_bits, is_quantized, keep_one_layout
 from stillroom.student.chats.template import ChatTemplate
@@ -311,15 +310,10 @@ def run(folder: Path, emit: Callable[[dict[str, Any]], None], stopping: threadin
 
     made = export_model(Path(spec["model"]), folder / "export", spec["format"], precision=spec["precision"], tell=tell)
     files = [
-        {"name": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)}
+        {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
         for path in sorted(made.folder.iterdir())
     ]
     emit({"type": "done", "agreement": asdict(made.agreement), "files": files})
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 if __name__ == "__main__":

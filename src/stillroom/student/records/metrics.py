@@ -36,6 +36,16 @@ COLUMNS = {
     "elapsed_seconds": "elapsed_seconds",
 }
 """Column -> the figure it shows; Azure and OpenAI name some figures differently."""
+CHECKPOINT_FIGURES = (
+    "step",
+    "train_loss",
+    "train_mean_token_accuracy",
+    "valid_loss",
+    "valid_mean_token_accuracy",
+    "full_valid_loss",
+    "full_valid_mean_token_accuracy",
+)
+"""What a checkpoint is told with, by OpenAI's names."""
 
 Row = dict[str, float]
 """A step's figures by name, without those that it did not measure."""

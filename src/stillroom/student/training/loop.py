@@ -28,6 +28,7 @@ from stillroom.student.bases.identity import identity_of
 from stillroom.student.chats.template import Example
 from stillroom.student.events import Emit, Figures
 from stillroom.student.hyperparameters import Resolved, steps_per_epoch
+from stillroom.student.records.metrics import CHECKPOINT_FIGURES
 from stillroom.student.records.record import RunRecord
 from stillroom.student.training.fsdp import is_sharded, whole_weights
 from stillroom.student.training.packing import epoch_batches
@@ -214,7 +215,7 @@ def write_checkpoint(run: Run, step: int, epoch: int, figures: Figures, emit: Em
     )
     write_artefact(folder, student.model, student.template, artefact, identity, weights=weights)
     keep_last(run.folder / "checkpoints", CHECKPOINTS_KEPT)
-    reported = {name: figures.get(name) for name in _REPORTED}
+    reported = {name: figures.get(name) for name in CHECKPOINT_FIGURES}
     emit(
         {
             "type": "checkpoint",
@@ -224,17 +225,6 @@ def write_checkpoint(run: Run, step: int, epoch: int, figures: Figures, emit: Em
             "metrics": reported,
         }
     )
-
-
-_REPORTED = (
-    "step",
-    "train_loss",
-    "train_mean_token_accuracy",
-    "valid_loss",
-    "valid_mean_token_accuracy",
-    "full_valid_loss",
-    "full_valid_mean_token_accuracy",
-)
 
 
 def _save(run: Run, trainer: Trainer, record: RunRecord | None, progress: Progress, emit: Emit) -> None:

@@ -30,7 +30,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from stillroom.errors import TrainingFailed
-from stillroom.student.bases.checkpoint import clear_drafts, keep_last, step_folder, step_folders, write_folder
+from stillroom.student.bases.checkpoint import (
+    clear_drafts,
+    keep_last,
+    sha256_of,
+    step_folder,
+    step_folders,
+    write_folder,
+)
 from stillroom.student.training.fsdp import cut_like, whole
 from stillroom.student.training.packing import Passes
 
@@ -73,7 +80,7 @@ def save_resume_state(
 
     def write(to: Path) -> None:
         save_file(tensors, to / TENSORS)
-        content = {"format": FORMAT, **asdict(progress), "sha256": {TENSORS: _sum_of(to / TENSORS)}}
+        content = {"format": FORMAT, **asdict(progress), "sha256": {TENSORS: sha256_of(to / TENSORS)}}
         (to / MANIFEST).write_bytes(_sealed(content))
 
     write_folder(state, write)
@@ -144,7 +151,7 @@ def _progress_of(state: Path) -> Progress:
     sums = content.pop("sha256")
     if not (state / TENSORS).is_file():
         raise _Unusable(f"is damaged: {TENSORS} is missing")
-    if _sum_of(state / TENSORS) != sums[TENSORS]:
+    if sha256_of(state / TENSORS) != sums[TENSORS]:
         raise _Unusable(f"is damaged: {TENSORS} is not as it was written")
     progress = Progress(**{**content, "passes": Passes(**content["passes"])})
     if state != step_folder(state.parent, progress.step):
@@ -214,11 +221,6 @@ def _sealed(content: Mapping[str, Any]) -> bytes:
 
 def _json(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content, ensure_ascii=False, indent=1).encode() + b"\n"
-
-
-def _sum_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # --- what is in it -----------------------------------------------------------------------------------
