@@ -69,17 +69,17 @@ reference: .venv/installed-dev
 
 .venv/installed: .venv/bin/python pyproject.toml requirements.lock
 	@echo "Installing stillroom into .venv (the first time takes a few minutes) ..."
-	.venv/bin/python -m pip install $(PIP_FLAGS) -e '.[students,demo]'
+	.venv/bin/python -m pip install $(PIP_FLAGS) -e '.[students,distill,demo]'
 	@touch $@
 
 .venv/installed-dev: .venv/installed
-	.venv/bin/python -m pip install $(PIP_FLAGS) -e '.[students,wandb,demo,dev]'
+	.venv/bin/python -m pip install $(PIP_FLAGS) -e '.[students,distill,wandb,demo,dev]'
 	@touch $@
 
 # Writes the lock file anew from the newest versions that pyproject.toml allows.
 lock:
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip install --quiet -e '.[students,wandb,demo,dev]' $(if $(TORCH),torch==$(TORCH))
+	.venv-lock/bin/python -m pip install --quiet -e '.[students,distill,wandb,demo,dev]' $(if $(TORCH),torch==$(TORCH))
 	.venv-lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock
 	rm -rf .venv-lock
 

@@ -1,0 +1,1 @@
+"""What makes a good training file of rows: no duplicates, no refusals, a fair split."""

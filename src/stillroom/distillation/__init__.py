@@ -1,0 +1,1 @@
+"""Distillation as code: teacher, synthetic labels, student, saved model."""

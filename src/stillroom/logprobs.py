@@ -1,0 +1,1 @@
+"""The tokens a teacher weighed at each place of its answer, packed."""
