@@ -6,8 +6,9 @@ what "auto" would be is told by the rule that the trainer goes by.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, Literal, TypeVar
 
@@ -15,6 +16,19 @@ from stillroom.errors import InvalidRequest
 
 Auto = Literal["auto"]
 _Choice = TypeVar("_Choice", bound=StrEnum)
+
+
+class MethodType(StrEnum):
+    """What a job learns by, by the name that `method.type` of a job gives it."""
+
+    SUPERVISED = "supervised"
+    """Imitation: rows are conversations, and the student learns to answer as they do."""
+    DPO = "dpo"
+    """Preference: rows are pairs of answers, and the student learns which is the better one."""
+
+
+ONLY_FOR = {"soft_label_weight": (MethodType.SUPERVISED,), "beta": (MethodType.DPO,)}
+"""Hyperparameters that not every method has a use for."""
 
 
 class Training(StrEnum):
@@ -36,6 +50,14 @@ class LongRows(StrEnum):
     """The job fails and names it."""
     TRUNCATE = "truncate"
     """It is cut at its end, and the job warns with its line."""
+
+
+class SystemPrompt(StrEnum):
+    """What becomes of the system prompt that rows begin with."""
+
+    KEEP = "keep"
+    DROP = "drop"
+    """It is the same in all rows, and they are trained without it: the student learns what it asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +107,13 @@ WHOLE_BASE = Recipe(whose="a trained base of which all weights move", learning_r
 """A trained base needs fewer passes and steps, and unlearns at rates that one from nothing needs."""
 
 
+def preferring(recipe: Recipe) -> Recipe:
+    """What preferring takes, in what imitating does. Pairs ask for small changes of a student that answers already,
+    and at the rate of imitation it soon writes neither answer."""
+    rate = recipe.learning_rate / 10
+    return replace(recipe, whose=f"{recipe.whose} (preference)", learning_rate=rate, epochs=2, steps=150)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """How a job trains, once its base is known."""
@@ -93,9 +122,14 @@ class Method:
     lora: Lora | None
     """The adapter's shape; None where all weights are trained."""
     origin: Origin
+    type: MethodType = MethodType.SUPERVISED
 
     @property
     def recipe(self) -> Recipe:
+        return preferring(self._imitating) if self.type is MethodType.DPO else self._imitating
+
+    @property
+    def _imitating(self) -> Recipe:
         if self.training is Training.ADAPTER:
             return ADAPTER
         return FROM_NOTHING if self.origin.from_nothing else WHOLE_BASE
@@ -110,6 +144,9 @@ AUTO_BATCH_SIZES = ((64, 4), (1000, 8))
 """The rule for "auto" batches. Below so many rows, so many in a step ..."""
 AUTO_BATCH_SIZE_AT_MOST = 16
 """... and from there on so many. `reasons` tells whatever stands here."""
+
+AUTO_BETA = 0.1
+LARGEST_BETA = 2.0
 
 AS_ASKED = "As asked for."
 
@@ -126,7 +163,7 @@ class Hyperparameters:
     """Rows in an optimizer step. "auto": see `AUTO_BATCH_SIZES`."""
     learning_rate_multiplier: float | Auto = "auto"
     """Times the base rate: 3e-3 for a student that starts from nothing, 2e-4 for an adapter, 2e-5 where all weights
-    of a trained base move. "auto": 1."""
+    of a trained base move; a tenth of these for preference. "auto": 1."""
     training: Training | Auto = "auto"
     """"auto": all weights of a student that starts from nothing, an adapter on any other; a fine-tune of ours goes
     on as it began."""
@@ -138,6 +175,12 @@ class Hyperparameters:
     """Names of linear modules, such as "q_proj". "auto": "all-linear"."""
     long_rows: LongRows | Auto = "auto"
     """"auto": "fail"."""
+    system_prompt: SystemPrompt | Auto = "auto"
+    """"auto": "keep"."""
+    soft_label_weight: float | Auto = "auto"
+    """From 0, only the answers' own tokens count, to 1, only the teacher's distributions, where rows have them. "auto": 0."""
+    beta: float | Auto = "auto"
+    """Of preference: how strongly the student is held to what it answered before, above 0, 2 at most. "auto": 0.1."""
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Hyperparameters:
@@ -156,6 +199,9 @@ class Hyperparameters:
             lora_alpha=_whole(values, "lora_alpha"),
             lora_targets=_targets(values.get("lora_targets", "auto")),
             long_rows=_one_of(values, "long_rows", LongRows),
+            system_prompt=_one_of(values, "system_prompt", SystemPrompt),
+            soft_label_weight=_share(values, "soft_label_weight"),
+            beta=_positive(values, "beta", most=LARGEST_BETA),
         )
 
 
@@ -171,10 +217,15 @@ class Resolved:
     training: Training
     lora: Lora | None
     long_rows: LongRows
+    system_prompt: SystemPrompt = SystemPrompt.KEEP
+    soft_label_weight: float | None = 0.0
+    """None where the method has none, as `beta`."""
+    beta: float | None = None
 
     def shown(self) -> dict[str, Any]:
-        """What the job has, by the names it is asked for with; an adapter's only where there is one."""
+        """What the job has, by the names it is asked for with; an adapter's or a method's only where there is one."""
         lora = self.lora
+        of_method = {"soft_label_weight": self.soft_label_weight, "beta": self.beta}
         return {
             "n_epochs": self.n_epochs,
             "batch_size": self.batch_size,
@@ -182,31 +233,40 @@ class Resolved:
             "training": self.training.value,
             **({"lora_rank": lora.rank, "lora_alpha": lora.alpha, "lora_targets": lora.targets} if lora else {}),
             "long_rows": self.long_rows.value,
+            "system_prompt": self.system_prompt.value,
+            **{name: value for name, value in of_method.items() if value is not None},
         }
 
 
-def method_of(wanted: Hyperparameters, origin: Origin) -> Method:
+def method_of(wanted: Hyperparameters, origin: Origin, type: MethodType = MethodType.SUPERVISED) -> Method:
     """How a job on such a base trains. Raises InvalidRequest for what the base cannot have."""
     begun = Training.FULL if origin.from_nothing else origin.training
     if begun is not None and wanted.training not in ("auto", begun):
         raise InvalidRequest(_cannot_switch(wanted.training, origin), param="hyperparameters.training")
     training = begun or (Training.ADAPTER if wanted.training == "auto" else wanted.training)
     if training is Training.FULL:
-        return Method(training=training, lora=None, origin=origin)
+        return Method(training=training, lora=None, origin=origin, type=type)
     if origin.training is None:
-        return Method(training=training, lora=_new_lora(wanted), origin=origin)
+        return Method(training=training, lora=_new_lora(wanted), origin=origin, type=type)
     lora = origin.lora or Lora()
     _check_same_shape(wanted, lora)
-    return Method(training=training, lora=lora, origin=origin)
+    return Method(training=training, lora=lora, origin=origin, type=type)
 
 
 def without_effect(wanted: Hyperparameters, method: Method) -> list[str]:
     """What was asked for and changes nothing, one sentence each."""
-    given = [name for name in LORA_NAMES if getattr(wanted, name) != "auto"]
-    if method.lora is not None or not given:
-        return []
-    names = ", ".join(f"'{name}'" for name in given)
-    return [f"{names} {'has' if len(given) == 1 else 'have'} no effect: all weights are trained, without an adapter."]
+    given = {each.name for each in fields(wanted) if getattr(wanted, each.name) != "auto"}
+    of_lora = [name for name in LORA_NAMES if name in given and method.lora is None]
+    of_others = [name for name, types in ONLY_FOR.items() if name in given and method.type not in types]
+    return [
+        *_no_effect(of_lora, "all weights are trained, without an adapter"),
+        *_no_effect(of_others, f"the job's method is {method.type.value}"),
+    ]
+
+
+def _no_effect(names: Sequence[str], why: str) -> list[str]:
+    written = ", ".join(f"'{name}'" for name in names)
+    return [f"{written} {'has' if len(names) == 1 else 'have'} no effect: {why}."] if names else []
 
 
 def resolve(wanted: Hyperparameters, *, num_examples: int, method: Method) -> Resolved:
@@ -225,11 +285,26 @@ def resolve(wanted: Hyperparameters, *, num_examples: int, method: Method) -> Re
         training=method.training,
         lora=method.lora,
         long_rows=long_rows_of(wanted),
+        system_prompt=SystemPrompt.KEEP if wanted.system_prompt == "auto" else wanted.system_prompt,
+        soft_label_weight=soft_label_weight_of(wanted) if _has("soft_label_weight", method) else None,
+        beta=beta_of(wanted) if _has("beta", method) else None,
     )
 
 
 def long_rows_of(wanted: Hyperparameters) -> LongRows:
     return LongRows.FAIL if wanted.long_rows == "auto" else wanted.long_rows
+
+
+def soft_label_weight_of(wanted: Hyperparameters) -> float:
+    return 0.0 if wanted.soft_label_weight == "auto" else wanted.soft_label_weight
+
+
+def beta_of(wanted: Hyperparameters) -> float:
+    return AUTO_BETA if wanted.beta == "auto" else wanted.beta
+
+
+def _has(name: str, method: Method) -> bool:
+    return method.type in ONLY_FOR[name]
 
 
 def learning_rate_at(step: int, *, total_steps: int, peak: float) -> float:
@@ -254,9 +329,17 @@ def reasons(wanted: Hyperparameters, numbers: Resolved, *, num_examples: int, me
         "learning_rate_multiplier": _why_rate(wanted, numbers, recipe),
         "training": _why_training(method) if wanted.training == "auto" else AS_ASKED,
         **_why_lora(wanted, method),
-        "long_rows": "fail: no row is cut unless that is asked for." if wanted.long_rows == "auto" else AS_ASKED,
+        **{name: reason if getattr(wanted, name) == "auto" else AS_ASKED for name, reason in _BY_DEFAULT.items()},
     }
     return {name: why[name] for name in numbers.shown()}
+
+
+_BY_DEFAULT = {
+    "long_rows": "fail: no row is cut unless that is asked for.",
+    "system_prompt": "keep: rows are trained with their system prompt unless that is asked for.",
+    "soft_label_weight": "0: answers are learned as they were said, unless more is asked for.",
+    "beta": f"{AUTO_BETA:g}: the usual hold on what the student answered before.",
+}
 
 
 def _why_training(method: Method) -> str:
@@ -399,10 +482,25 @@ def _whole(values: Mapping[str, Any], name: str) -> int | Auto:
     return value
 
 
-def _positive(values: Mapping[str, Any], name: str) -> float | Auto:
+def _positive(values: Mapping[str, Any], name: str, *, most: float = sys.float_info.max) -> float | Auto:
     value = values.get(name, "auto")
     if value == "auto":
         return "auto"
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise InvalidRequest(f"'{name}' is {value!r}; it must be \"auto\" or a number above 0.", param=name)
+    if not _is_number(value) or not 0 < value <= most:
+        up_to = f", {most:g} at most" if most < sys.float_info.max else ""
+        raise InvalidRequest(f"'{name}' is {value!r}; it must be \"auto\" or a number above 0{up_to}.", param=name)
     return float(value)
+
+
+def _share(values: Mapping[str, Any], name: str) -> float | Auto:
+    value = values.get(name, "auto")
+    if value == "auto":
+        return "auto"
+    if not _is_number(value) or not 0 <= value <= 1:
+        raise InvalidRequest(f"'{name}' is {value!r}; it must be \"auto\" or a number from 0 to 1.", param=name)
+    return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    # bool is an int to Python; JSON true is no number.
+    return isinstance(value, int | float) and not isinstance(value, bool)

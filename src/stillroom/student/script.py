@@ -23,6 +23,7 @@ import torch
 
 from stillroom.errors import TrainingFailed
 from stillroom.student.bases.base_models import SCRATCH_SMALL, Student, open_artefact
+from stillroom.student.hyperparameters import MethodType
 from stillroom.student.training.run import run
 
 Event = Mapping[str, Any]
@@ -34,6 +35,7 @@ def fine_tune(
     training_file: str | Path,
     validation_file: str | Path | None = None,
     base: str = SCRATCH_SMALL,
+    method: str = MethodType.SUPERVISED,
     revision: str | None = None,
     precision: str = "auto",
     quantization: str = "none",
@@ -44,8 +46,9 @@ def fine_tune(
     on_event: Callable[[Event], None] = lambda event: None,
     **hyperparameters: Any,
 ) -> Path:
-    """Trains, and gives the folder of the model. `base` is "scratch-small", a folder or a hub id; hyperparameters are
-    those of a job (`n_epochs`, `lora_rank`, ...). `on_event` sees what a job child reports: see `run`.
+    """Trains, and gives the folder of the model. `base` is "scratch-small", a folder or a hub id; `method` and
+    hyperparameters are those of a job ("dpo", `n_epochs`, `soft_label_weight`, ...). `on_event` sees what a job child
+    reports: see `run`.
 
     Ctrl-C stops it behind a step, with its state saved, and the same call goes on.
 
@@ -56,6 +59,7 @@ def fine_tune(
     spec = {
         "base": {"name": base, "path": None if base == SCRATCH_SMALL else base, "revision": revision}
         | {"precision": precision, "quantization": quantization},
+        "method": method,
         "training_file": str(Path(training_file).resolve()),
         "validation_file": str(Path(validation_file).resolve()) if validation_file else None,
         "hyperparameters": hyperparameters,
@@ -87,7 +91,8 @@ def _check_is_same_run(path: Path, spec: dict[str, Any]) -> None:
     if not path.is_file():
         return
     held = json.loads(path.read_text(encoding="utf-8"))
-    for name in ("base", "training_file", "validation_file", "hyperparameters", "seed"):
+    held.setdefault("method", MethodType.SUPERVISED)  # the first runs do not tell
+    for name in ("base", "method", "training_file", "validation_file", "hyperparameters", "seed"):
         if held.get(name) != spec[name]:
             raise TrainingFailed(
                 f"{path.parent} holds a run with another {name}: {held.get(name)}, not {spec[name]}. "

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from stillroom.student.bases.base_models import Student, open_base
@@ -21,6 +22,7 @@ from stillroom.student.hyperparameters import Hyperparameters, resolve
 from stillroom.student.serving.engine import Engine
 from stillroom.student.training.loop import Run, train
 
+from .nursery import Nursery
 from .tickets import tickets
 
 SCRATCH = BaseReference(name="scratch-small", path=None, revision=None)
@@ -30,6 +32,26 @@ SCRATCH = BaseReference(name="scratch-small", path=None, revision=None)
 def _one_thread() -> None:
     # Threads of several test processes on one core spin against each other.
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    # What sharded models and reports import when they are needed.
+    with Nursery(["torch._dynamo", "matplotlib.backends.backend_agg", "PIL.PngImagePlugin"]) as opened:
+        yield opened
+
+
+@pytest.fixture
+def norms_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers' norms compute in float32 whatever the model's type, which hides what is below 1e-7."""
+
+    def norm(self: Any, hidden: Tensor) -> Tensor:
+        variance = hidden.pow(2).mean(-1, keepdim=True)
+        return self.weight * hidden * torch.rsqrt(variance + self.variance_epsilon)
+
+    for kind in ("llama", "qwen3", "phi3"):
+        module = __import__(f"transformers.models.{kind}.modeling_{kind}", fromlist=["x"])
+        monkeypatch.setattr(getattr(module, f"{kind.capitalize()}RMSNorm"), "forward", norm)
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:

@@ -32,7 +32,7 @@ from types import TracebackType
 from typing import Any
 
 from stillroom.student.training import launch, run
-from stillroom.student.training.losses import Objective
+from stillroom.student.training.objective import Objective
 from stillroom.student.training.processes import Processes
 
 ROOT = Path(__file__).parents[3]

@@ -22,8 +22,8 @@ from stillroom.student.bases.base_models import Student
 from stillroom.student.chats.examples import Row, encode_rows
 from stillroom.student.chats.template import Example
 from stillroom.student.hyperparameters import Hyperparameters, resolve
-from stillroom.student.training.losses import Objective
 from stillroom.student.training.memory import left_in_groups, needs_of, plan
+from stillroom.student.training.objective import Objective
 from stillroom.student.training.packing import PADDED, Passes
 from stillroom.student.training.resume import keep_plan, kept_plan
 from stillroom.student.training.trainer import Trainer

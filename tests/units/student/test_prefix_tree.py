@@ -33,7 +33,7 @@ from transformers import (
 
 from stillroom.student.chats.template import Example
 from stillroom.student.training.attention import block_mask, by_mask, by_segments
-from stillroom.student.training.losses import Objective
+from stillroom.student.training.objective import Objective
 from stillroom.student.training.packing import SHARED, Batch, padded, shared
 from stillroom.student.training.sharing import why_not_shared
 from stillroom.student.training.tree import grow
@@ -72,19 +72,6 @@ def a_model(kind: str, dtype: torch.dtype = torch.float32, *, lora: bool = False
             if "lora_B" in name:  # zero at first, and then nothing flows back through it
                 nn.init.normal_(parameter, std=0.1)
     return model.to(dtype).train()
-
-
-@pytest.fixture
-def norms_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
-    """transformers' norms compute in float32 whatever the model's type, which hides what is below 1e-7."""
-
-    def norm(self: Any, hidden: Tensor) -> Tensor:
-        variance = hidden.pow(2).mean(-1, keepdim=True)
-        return self.weight * hidden * torch.rsqrt(variance + self.variance_epsilon)
-
-    for kind in ("llama", "qwen3", "phi3"):
-        module = __import__(f"transformers.models.{kind}.modeling_{kind}", fromlist=["x"])
-        monkeypatch.setattr(getattr(module, f"{kind.capitalize()}RMSNorm"), "forward", norm)
 
 
 def an_example(ids: list[int], trained: list[bool]) -> Example:
@@ -291,7 +278,9 @@ ROW = st.lists(st.integers(0, 2), min_size=2, max_size=12)
 def test_any_rows_can_be_read_back_from_their_tree(rows: list[list[int]], random: Any) -> None:
     """From three words only, so that rows share much. Each target is looked up the long way round."""
     examples = [an_example(row, [random.random() < 0.5 for _ in row[1:]] + [True]) for row in rows]
-    tree, targets = grow(examples)
+    batch = shared(examples)
+    assert batch.tree is not None
+    tree, targets = batch.tree, batch.targets
     found: dict[tuple[tuple[int, ...], int], float] = {}
     for place, token, weight in zip(
         targets.places_N.tolist(), targets.tokens_N.tolist(), targets.weights_N.tolist(), strict=True

@@ -7,7 +7,6 @@ import json
 import random
 import signal
 from array import array
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +49,6 @@ def _with_processes(folder: Path, count: int) -> Path:
     spec = json.loads((folder / "spec.json").read_text())
     (folder / "spec.json").write_text(json.dumps(spec | {"processes": count}))
     return folder
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    # What sharded models and reports import when they are needed.
-    with Nursery(["torch._dynamo", "matplotlib.backends.backend_agg", "PIL.PngImagePlugin"]) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

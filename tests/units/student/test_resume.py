@@ -29,7 +29,7 @@ TENSORS, MANIFEST = "state.safetensors", "manifest.json"
 
 
 class Training:
-    """A tiny run: a few matrices, both optimizers, dropout that draws from the generator."""
+    """A tiny run: a few matrices, both optimizers, dropout that draws from the generator, a method that keeps a number."""
 
     def __init__(self) -> None:
         torch.manual_seed(7)
@@ -37,6 +37,7 @@ class Training:
         vectors = [each for each in self.model.parameters() if each.ndim < 2]
         matrices = [each for each in self.model.parameters() if each.ndim == 2]
         self.optimizers: list[Optimizer] = [AdamW(vectors, lr=0.1, fused=True), Muon(matrices, lr=0.1, weight_decay=0)]
+        self.kept = {"steps_1": torch.zeros(1)}
         self.step = 0
 
     def train(self, steps: int) -> None:
@@ -46,16 +47,19 @@ class Training:
                 optimizer.step()
                 optimizer.zero_grad()
             self.step += 1
+            self.kept["steps_1"] = torch.tensor([float(self.step)])
 
     def save(self, folder: Path, *, fingerprint: str = FINGERPRINT) -> None:
         metrics = {"train_loss": 1 / (self.step + 1), "valid_loss": None}
         progress = Progress(step=self.step, fingerprint=fingerprint, metrics=metrics, passes=PASSES)
-        save_resume_state(folder, self.model, self.optimizers, progress)
+        save_resume_state(folder, self.model, self.optimizers, progress, kept=self.kept)
 
     def load(self, folder: Path) -> tuple[int | None, list[str]]:
         """The step it goes on from, and what was said."""
         told: list[str] = []
-        found = load_resume_state(folder, self.model, self.optimizers, fingerprint=FINGERPRINT, warn=told.append)
+        found = load_resume_state(
+            folder, self.model, self.optimizers, kept=self.kept, fingerprint=FINGERPRINT, warn=told.append
+        )
         self.step = found.step if found else 0
         return (found.step if found else None), told
 
@@ -66,7 +70,8 @@ class Training:
             for state in optimizer.state_dict()["state"].values()
             for _, value in sorted(state.items())
         ]
-        return [each.detach().clone() for each in [*self.model.parameters(), *optimizers, torch.get_rng_state()]]
+        tensors = [*self.model.parameters(), *optimizers, self.kept["steps_1"], torch.get_rng_state()]
+        return [each.detach().clone() for each in tensors]
 
 
 def same(some: list[Tensor], others: list[Tensor]) -> bool:

@@ -47,12 +47,6 @@ def _job(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    with Nursery() as opened:
-        yield opened
-
-
 # --- one process of its own ------------------------------------------------------------------------------
 
 

@@ -41,7 +41,14 @@ OPENAI_AND_AZURE = [
     "full_valid_loss",
     "full_valid_mean_token_accuracy",
 ]
-OURS = ["learning_rate", "tokens_per_second", "computed_tokens_per_second", "memory_bytes", "elapsed_seconds"]
+OURS = [
+    "learning_rate",
+    "tokens_per_second",
+    "computed_tokens_per_second",
+    "memory_bytes",
+    "elapsed_seconds",
+    "rewards_margin",
+]
 
 
 def _job(folder: Path, **changes: Any) -> Path:

@@ -60,6 +60,8 @@ def test_another_run_is_refused_before_anything_of_the_first_is_overwritten(tmp_
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     with pytest.raises(TrainingFailed, match="holds a run with another hyperparameters"):
         fine_tune(folder, training_file=ticket_file, threads=1, n_epochs=2, batch_size=8)
+    with pytest.raises(TrainingFailed, match="holds a run with another method: supervised, not dpo"):
+        fine_tune(folder, training_file=ticket_file, method="dpo", threads=1, n_epochs=1, batch_size=8)
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 

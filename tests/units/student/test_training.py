@@ -30,9 +30,9 @@ from stillroom.student.hyperparameters import (
     resolve,
     steps_per_epoch,
 )
-from stillroom.student.training import losses
-from stillroom.student.training.losses import Objective
+from stillroom.student.training import objective
 from stillroom.student.training.muon import orthogonal
+from stillroom.student.training.objective import Objective
 from stillroom.student.training.packing import PADDED, SHARED, Batch, Layout, epoch_batches, padded, shared
 
 from .conftest import open_scratch, trained_run, write_rows
@@ -96,8 +96,8 @@ def test_logits_taken_in_chunks_have_the_gradients_of_all_at_once(
         return [each.grad.clone() for each in student.model.parameters() if each.grad is not None]
 
     at_once = gradients()
-    monkeypatch.setattr(losses, "CHUNK_LOGITS", 1)
-    monkeypatch.setattr(losses, "SMALLEST_CHUNK", 7)
+    monkeypatch.setattr(objective, "CHUNK_LOGITS", 1)
+    monkeypatch.setattr(objective, "SMALLEST_CHUNK", 7)
     for chunked, whole in zip(gradients(), at_once, strict=True):
         torch.testing.assert_close(chunked, whole, rtol=1e-4, atol=1e-6)
 
@@ -197,7 +197,8 @@ def test_a_run_leaves_events_metrics_and_its_last_three_checkpoints(tmp_path: Pa
     events = trained_run(tmp_path, ticket_rows, hyperparameters=numbers, valid=ticket_rows[:10])
     started, done = events[0], events[-1]
     three = {"n_epochs": 4, "batch_size": 8, "learning_rate_multiplier": 0.5}
-    assert started["hyperparameters"] == {**three, "training": "full", "long_rows": "fail"}
+    kept = {"long_rows": "fail", "system_prompt": "keep", "soft_label_weight": 0.0}
+    assert started["hyperparameters"] == {**three, "training": "full", **kept}
     assert started["total_steps"] == 12 and started["resumed_from_step"] is None
 
     steps = [event for event in events if event["type"] == "step"]

@@ -55,7 +55,15 @@ from stillroom.student.bases.precision import (
 )
 from stillroom.student.chats.template import CHATML, ChatTemplate
 from stillroom.student.chats.tokenizer import train_tokenizer
-from stillroom.student.hyperparameters import BUILT_IN, Hyperparameters, Method, Origin, Training, method_of
+from stillroom.student.hyperparameters import (
+    BUILT_IN,
+    Hyperparameters,
+    Method,
+    MethodType,
+    Origin,
+    Training,
+    method_of,
+)
 from stillroom.student.manifest import origin_of
 
 SCRATCH_SMALL = "scratch-small"
@@ -98,6 +106,7 @@ def open_base(
     tokenizer_folder: Path,
     wanted: Hyperparameters,
     seed: int,
+    method_type: MethodType = MethodType.SUPERVISED,
 ) -> Student:
     """A student ready for training. Weights that start at random are drawn from `seed`.
 
@@ -106,9 +115,9 @@ def open_base(
     """
     torch.manual_seed(seed)
     if reference.path is None:
-        return _open_scratch(reference, texts, tokenizer_folder, method_of(wanted, BUILT_IN))
+        return _open_scratch(reference, texts, tokenizer_folder, method_of(wanted, BUILT_IN, method_type))
     folder = _folder_of(reference)
-    method = method_of(wanted, origin_of(folder))
+    method = method_of(wanted, origin_of(folder), method_type)
     if is_artefact(folder):
         return _open_artefact(folder, method, is_trained=True)
     student = _open_folder(folder, reference, method, is_trained=True)

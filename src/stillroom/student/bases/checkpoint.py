@@ -32,7 +32,7 @@ from transformers import PreTrainedModel
 from stillroom.errors import BaseModelUnusable, DiskFull
 from stillroom.student.bases.identity import Identity, write_identity
 from stillroom.student.chats.template import ChatTemplate
-from stillroom.student.hyperparameters import Training
+from stillroom.student.hyperparameters import MethodType, Training
 from stillroom.student.manifest import MANIFEST
 
 FORMAT = 1
@@ -55,6 +55,15 @@ class BaseReference:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DroppedPrompt:
+    """A system prompt that a student was trained to do without."""
+
+    text: str
+    tokens: int
+    """Of a prompt, that a call saves."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Artefact:
     """What `stillroom.json` says of a model folder."""
 
@@ -65,6 +74,8 @@ class Artefact:
     hyperparameters: dict[str, Any]
     step: int
     end_ids: list[int]
+    method: MethodType = MethodType.SUPERVISED
+    dropped_prompt: DroppedPrompt | None = None
 
 
 def write_artefact(
@@ -113,6 +124,9 @@ def read_artefact(folder: Path) -> Artefact:
             hyperparameters=manifest["hyperparameters"],
             step=manifest["step"],
             end_ids=manifest["end_ids"],
+            # The first model folders do not tell.
+            method=MethodType(manifest.get("method", MethodType.SUPERVISED)),
+            dropped_prompt=DroppedPrompt(**manifest["dropped_prompt"]) if manifest.get("dropped_prompt") else None,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BaseModelUnusable(f"{folder / MANIFEST} cannot be read: {error!r}.", param="model") from error

@@ -15,14 +15,17 @@ import re
 import secrets
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from functools import cached_property
+from typing import Any, Protocol
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from stillroom.errors import InvalidRequest, InvalidTrainingFile
+from stillroom.logprobs import of_message
+from stillroom.student.chats.labels import SoftLabels, Vocabulary, aligned, soft_labels
 
 Message = Mapping[str, Any]
 
@@ -63,6 +66,64 @@ class Example:
     mask: bytes
     line: int = 0
     """The line of the file it came from, counted from 1; 0 when it came from no file."""
+    weight: float = 1.0
+    """How much each of its trained tokens counts."""
+    labels: SoftLabels | None = None
+
+    @property
+    def examples(self) -> tuple[Example]:
+        return (self,)
+
+    def cut(self, tokens: int) -> Example:
+        """Its beginning; itself if it is no longer than that."""
+        if len(self.ids) <= tokens:
+            return self
+        return replace(self, ids=array("i", self.ids[:tokens]), mask=self.mask[:tokens])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pair:
+    """Two answers to one prompt; no pair equals another."""
+
+    preferred: Example
+    other: Example
+
+    @property
+    def examples(self) -> tuple[Example, Example]:
+        return self.preferred, self.other
+
+    def cut(self, tokens: int) -> Pair:
+        return Pair(preferred=self.preferred.cut(tokens), other=self.other.cut(tokens))
+
+
+class Lesson(Protocol):
+    """What a method learns from at a time: an example, or several that belong together."""
+
+    @property
+    def examples(self) -> tuple[Example, ...]: ...
+
+
+def examples_of(lessons: Iterable[Lesson]) -> list[Example]:
+    return [example for lesson in lessons for example in lesson.examples]
+
+
+class _Writing:
+    """An example while its turns are written."""
+
+    def __init__(self) -> None:
+        self.ids, self.mask = array("i"), bytearray()
+        self._labels: dict[int, dict[int, float]] = {}
+
+    def write(
+        self, prompt: array[int], turn: array[int], *, is_trained: bool, labels: Mapping[int, dict[int, float]]
+    ) -> None:
+        """One turn more. The prompt begins with all that was written before."""
+        self.mask += bytes(len(prompt) - len(self.mask)) + bytes([is_trained]) * len(turn)
+        self._labels |= {len(prompt) + place: label for place, label in labels.items() if is_trained}
+        self.ids = prompt + turn
+
+    def example(self, line: int) -> Example:
+        return Example(ids=self.ids, mask=bytes(self.mask), line=line, labels=soft_labels(self._labels))
 
 
 class ChatTemplate:
@@ -85,31 +146,45 @@ class ChatTemplate:
         dated = {"chat_template": _dated(template, moment)} if moment and "strftime_now" in template else {}
         return self._ids(_plain(messages), tools, prompt=True, **dated)
 
-    def encode_example(self, messages: Sequence[Message], tools: Sequence[Any] = (), *, line: int = 0) -> list[Example]:
+    def encode_example(
+        self, messages: Sequence[Message], tools: Sequence[Any] = (), *, line: int = 0, labelled: bool = False
+    ) -> list[Example]:
         """One example that trains all assistant turns, except those with `weight: 0`.
 
         A template may write history differently from a turn in progress (Qwen3 drops earlier reasoning).
         Then the chat becomes several examples, so that each turn is trained behind the prompt it will meet.
+        `labelled`: with what the teacher held likely, where messages tell (`logprobs`).
         """
         plain = _plain(messages)
-        finished: list[Example] = []
-        ids, mask = array("i"), bytearray()
+        finished: list[_Writing] = []
+        writing = _Writing()
         for index in (i for i, message in enumerate(plain) if message["role"] == "assistant"):
             prompt = array("i", self._ids(plain[:index], tools, prompt=True))
-            if prompt[: len(ids)] != ids:
-                finished.append(Example(ids=ids, mask=bytes(mask), line=line))
-                mask = bytearray(len(prompt))
-            mask += bytes(len(prompt) - len(mask))
+            if prompt[: len(writing.ids)] != writing.ids:
+                finished.append(writing)
+                writing = _Writing()
             turn = self._turn(plain[: index + 1], tools, prompt)
-            mask += bytes([messages[index].get("weight", 1) != 0]) * len(turn)
-            ids = prompt + turn
-        finished.append(Example(ids=ids, mask=bytes(mask), line=line))
+            labels = self._labels_of(messages[index], plain[index]["content"], turn) if labelled else {}
+            writing.write(prompt, turn, is_trained=messages[index].get("weight", 1) != 0, labels=labels)
+        finished.append(writing)
         # Nothing comes before the first token that it could be told from.
-        return [example for example in finished if any(example.mask[1:])]
+        return [each.example(line) for each in finished if any(each.mask[1:])]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated ids, without control tokens; tool calls stay in their tags."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.tokenizer)
+
+    def _labels_of(self, message: Message, content: str, turn: array[int]) -> dict[int, dict[int, float]]:
+        if message.get("logprobs") is None:
+            return {}
+        try:
+            return aligned(turn, content, of_message(message["logprobs"]), self.vocabulary)
+        except ValueError as error:
+            raise InvalidRequest(f"{error}.", param="messages") from error
 
     def _turn(self, messages: list[dict[str, Any]], tools: Sequence[Any], prompt: array[int]) -> array[int]:
         """The last message as the model would generate it behind `prompt`, end-of-turn token included."""

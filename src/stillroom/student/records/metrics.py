@@ -34,6 +34,7 @@ COLUMNS = {
     "computed_tokens_per_second": "computed_tokens_per_second",
     "memory_bytes": "memory_bytes",
     "elapsed_seconds": "elapsed_seconds",
+    "rewards_margin": "rewards_margin",
 }
 """Column -> the figure it shows; Azure and OpenAI name some figures differently."""
 CHECKPOINT_FIGURES = (

@@ -31,7 +31,15 @@ LOSSES = {
     "train_mean_token_accuracy": "training token accuracy",
     "valid_mean_token_accuracy": "validation token accuracy, one batch",
     "full_valid_mean_token_accuracy": "validation token accuracy, whole file",
+    "rewards_margin": "training reward margin",
 }
+OF_PAIRS = {
+    "train_mean_token_accuracy": "training pairs told apart",
+    "valid_mean_token_accuracy": "validation pairs told apart, one batch",
+    "full_valid_mean_token_accuracy": "validation pairs told apart, whole file",
+}
+"""What some of them are where a run learns from pairs."""
+LEARNS_FROM_PAIRS = "dpo"
 GIB = 1024**3
 
 
@@ -46,13 +54,14 @@ def write(folder: Path, *, with_plot: bool = True) -> Path:
     """Writes the report of the run in a folder, and its plot; gives the report's path."""
     rows = list(rows_of(folder / METRICS_FILE))
     events = _events(folder / EVENTS_FILE)
+    about = _json(folder / RUN_FILE)
     if with_plot and rows and find_spec("matplotlib") is not None:
-        _plot(folder / PLOT_FILE, rows)
+        _plot(folder / PLOT_FILE, rows, unit="pair" if _is_of_pairs(about) else "token")
     parts = [
-        *_heading(_json(folder / RUN_FILE), events, rows),
-        *_what(_json(folder / RUN_FILE), events, rows),
+        *_heading(about, events, rows),
+        *_what(about, events, rows),
         *_how(_json(folder / ENVIRONMENT_FILE)),
-        *_losses(rows, has_plot=(folder / PLOT_FILE).is_file()),
+        *_losses(about, rows, has_plot=(folder / PLOT_FILE).is_file()),
         *_checkpoints(events),
         *_messages(events),
     ]
@@ -87,16 +96,27 @@ def _what(about: Mapping[str, Any], events: Sequence[Mapping[str, Any]], rows: S
         base = about["base"]
         revision = f" at {base['revision']}" if base.get("revision") else ""
         lines.append(("base", f"{base['name']}{revision}"))
+        lines.append(("method", about.get("method", "supervised")))
         lines += [(f"{name} data", _data(data)) for name, data in about["data"].items() if data]
         lines.append(("seed", str(about["seed"])))
     if started:
         share = f"{started['trainable_parameters']:,} of {started['parameters']:,} parameters"
         lines.append(("trained", f"{share} ({about['hyperparameters']['chosen']['training']})"))
+        lines += _of_method(started)
     if rows:
         lines += _pace(rows)
     chosen, why = (about.get("hyperparameters", {}).get(name, {}) for name in ("chosen", "why"))
     numbers = [(name, str(value), why.get(name, "")) for name, value in chosen.items()]
     return [*_table(("", ""), lines), *_table(("hyperparameter", "value", "why"), numbers)]
+
+
+def _of_method(started: Mapping[str, Any]) -> list[tuple[str, str]]:
+    found = []
+    if dropped := started.get("dropped_prompt"):
+        found.append(("system prompt", f"dropped: {dropped['tokens']:,} tokens fewer in a prompt"))
+    if (share := started.get("soft_label_positions")) is not None:
+        found.append(("soft labels", f"at {share:.1%} of the trained tokens"))
+    return found
 
 
 def _data(data: Mapping[str, Any]) -> str:
@@ -130,9 +150,13 @@ def _how(machine: Mapping[str, Any]) -> list[str]:
     return ["## Carried out with", "", *_table(("", ""), lines)]
 
 
-def _losses(rows: Sequence[Row], *, has_plot: bool) -> list[str]:
+def _is_of_pairs(about: Mapping[str, Any]) -> bool:
+    return about.get("method") == LEARNS_FROM_PAIRS
+
+
+def _losses(about: Mapping[str, Any], rows: Sequence[Row], *, has_plot: bool) -> list[str]:
     lines: list[tuple[str, ...]] = []
-    for name, called in LOSSES.items():
+    for name, called in (LOSSES | OF_PAIRS if _is_of_pairs(about) else LOSSES).items():
         measured = [row for row in rows if name in row]
         if measured:
             best = (min if name.endswith("loss") else max)(measured, key=lambda row: row[name])
@@ -184,7 +208,7 @@ def _table(columns: tuple[str, ...], lines: Iterable[tuple[str, ...]]) -> list[s
 # --- the plot ---------------------------------------------------------------------------------------
 
 
-def _plot(path: Path, rows: Sequence[Row]) -> None:
+def _plot(path: Path, rows: Sequence[Row], *, unit: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -204,7 +228,7 @@ def _plot(path: Path, rows: Sequence[Row]) -> None:
     if min(drawn) > 0 and max(drawn) / min(drawn) > LOGARITHMIC_FROM:
         axes.set_yscale("log")
     axes.set_xlabel("step")
-    axes.set_ylabel("loss (nats a token)")
+    axes.set_ylabel(f"loss (nats a {unit})")
     axes.grid(visible=True, color="#dddddd", linewidth=0.6)
     axes.legend(frameon=False)
     # Nothing in the file depends on when it was drawn.

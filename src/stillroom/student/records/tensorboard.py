@@ -22,6 +22,7 @@ FOLDER = "tensorboard"
 CURVES = {
     "train_loss": "train/loss",
     "train_mean_token_accuracy": "train/token_accuracy",
+    "rewards_margin": "train/rewards_margin",
     "learning_rate": "train/learning_rate",
     "valid_loss": "validation/loss",
     "valid_mean_token_accuracy": "validation/token_accuracy",

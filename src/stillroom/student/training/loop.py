@@ -19,13 +19,14 @@ from stillroom.student.bases.base_models import Student
 from stillroom.student.bases.checkpoint import (
     CHECKPOINTS_KEPT,
     Artefact,
+    DroppedPrompt,
     clear_drafts,
     keep_last,
     step_folder,
     write_artefact,
 )
 from stillroom.student.bases.identity import identity_of
-from stillroom.student.chats.template import Example
+from stillroom.student.chats.template import Lesson, examples_of
 from stillroom.student.events import Emit, Figures
 from stillroom.student.hyperparameters import Resolved, steps_per_epoch
 from stillroom.student.records.metrics import CHECKPOINT_FIGURES
@@ -47,8 +48,8 @@ class Run:
     folder: Path
     student: Student
     model_name: str
-    train: Sequence[Example]
-    valid: Sequence[Example]
+    train: Sequence[Lesson]
+    valid: Sequence[Lesson]
     numbers: Resolved
     seed: int
     checkpoint_seconds: float
@@ -61,6 +62,10 @@ class Run:
     """Those that compute it together; the first reports and writes."""
     integrations: Sequence[Mapping[str, Any]] = ()
     """Where else its figures are shown: see `record`."""
+    dropped_prompt: DroppedPrompt | None = None
+    """The system prompt that all rows began with and none has now."""
+    soft_label_positions: float | None = None
+    """The share of trained tokens with a teacher's distribution; None where nobody asked for any."""
 
 
 def train(run: Run, *, emit: Emit, stop: Callable[[], bool]) -> None:
@@ -70,9 +75,11 @@ def train(run: Run, *, emit: Emit, stop: Callable[[], bool]) -> None:
         progress = _resumed(run, trainer, emit)
         begun = progress.passes if progress else kept_plan(run.folder / "resume", run.fingerprint)
     _check_same_step(run.processes, progress)
-    trainer.plan([*run.train, *run.valid], begun, limit_bytes=run.memory_bytes)
+    lessons = [*run.train, *run.valid]
+    trainer.plan(lessons, begun, limit_bytes=run.memory_bytes)
     if run.processes.is_first and begun is None:
         keep_plan(run.folder / "resume", run.fingerprint, trainer.passes)
+    trainer.begin(lessons)
     done = progress or Progress(step=0, fingerprint=run.fingerprint, metrics={}, passes=trainer.passes)
     with _record(run, after_step=done.step, emit=emit) as record:
         emit(_started(run, progress))
@@ -89,7 +96,7 @@ def _steps(
     """One optimizer step after the other; the number of the last one."""
     steps_an_epoch = steps_per_epoch(len(run.train), run.numbers.batch_size)
     saved_at = checkpoint_at = time.monotonic()
-    batches: list[list[Example]] = []
+    batches: list[list[Lesson]] = []
     while progress.step < run.numbers.total_steps and not run.processes.any(stop()):
         # 1) The step's number alone says which epoch and which batch it is.
         epoch, index = divmod(progress.step, steps_an_epoch)
@@ -135,14 +142,14 @@ def _record(run: Run, *, after_step: int, emit: Emit) -> Iterator[RunRecord | No
         yield None
 
 
-def batches_of(run: Run, trainer: Trainer, epoch: int) -> list[list[Example]]:
+def batches_of(run: Run, trainer: Trainer, epoch: int) -> list[list[Lesson]]:
     """The steps of an epoch, counted from 0."""
     return epoch_batches(run.train, trainer.layout, batch_size=run.numbers.batch_size, seed=run.seed, epoch=epoch)
 
 
 def tokens_per_epoch(run: Run) -> int:
     """Every token of every example, prompts and control tokens too."""
-    return sum(len(example.ids) for example in run.train)
+    return sum(len(example.ids) for example in examples_of(run.train))
 
 
 def trained_tokens(run: Run) -> int:
@@ -163,7 +170,9 @@ def _resumed(run: Run, trainer: Trainer, emit: Emit) -> Progress | None:
         emit({"type": "message", "level": "warn", "message": message})
 
     model, fingerprint = run.student.model, run.fingerprint
-    return load_resume_state(run.folder / "resume", model, trainer.optimizers, fingerprint=fingerprint, warn=warn)
+    return load_resume_state(
+        run.folder / "resume", model, trainer.optimizers, kept=trainer.kept, fingerprint=fingerprint, warn=warn
+    )
 
 
 def _check_same_step(processes: Processes, progress: Progress | None) -> None:
@@ -212,6 +221,8 @@ def write_checkpoint(run: Run, step: int, epoch: int, figures: Figures, emit: Em
         hyperparameters=asdict(run.numbers) | {"seed": run.seed},
         step=step,
         end_ids=list(student.template.end_ids),
+        method=student.method.type,
+        dropped_prompt=run.dropped_prompt,
     )
     write_artefact(folder, student.model, student.template, artefact, identity, weights=weights)
     keep_last(run.folder / "checkpoints", CHECKPOINTS_KEPT)
@@ -223,6 +234,7 @@ def write_checkpoint(run: Run, step: int, epoch: int, figures: Figures, emit: Em
             "epoch": epoch + 1,
             "path": str(folder.resolve()),
             "metrics": reported,
+            "dropped_prompt": _told(run.dropped_prompt),
         }
     )
 
@@ -233,7 +245,7 @@ def _save(run: Run, trainer: Trainer, record: RunRecord | None, progress: Progre
         record.sync()
     folder, model, writes = run.folder / "resume", run.student.model, run.processes.is_first
     try:
-        save_resume_state(folder, model, trainer.optimizers, progress, writes=writes)
+        save_resume_state(folder, model, trainer.optimizers, progress, kept=trainer.kept, writes=writes)
     except (DiskFull, OSError) as error:
         message = f"The state after step {progress.step} could not be saved; the run goes on without it. {error}"
         emit({"type": "message", "level": "warn", "message": message})
@@ -250,6 +262,8 @@ def _started(run: Run, progress: Progress | None) -> dict[str, Any]:
         "parameters": sum(each.numel() for each in parameters),
         "trainable_parameters": sum(each.numel() for each in parameters if each.requires_grad),
         "resumed_from_step": progress.step if progress else None,
+        "soft_label_positions": run.soft_label_positions,
+        "dropped_prompt": _told(run.dropped_prompt),
     }
 
 
@@ -259,4 +273,9 @@ def _done(run: Run) -> dict[str, Any]:
         "trained_tokens": trained_tokens(run),
         "path": str(step_folder(run.folder / "checkpoints", run.numbers.total_steps).resolve()),
         "metrics_csv": str((run.folder / "metrics.csv").resolve()),
+        "dropped_prompt": _told(run.dropped_prompt),
     }
+
+
+def _told(dropped: DroppedPrompt | None) -> dict[str, Any] | None:
+    return asdict(dropped) if dropped else None

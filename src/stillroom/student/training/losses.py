@@ -1,181 +1,82 @@
-"""Batch -> loss, and its gradient: logits only where there is a loss, and never more than a chunk of them.
+"""What there is to lose: small functions, each named for what it returns, in nats.
 
-Knows causal language models of transformers (or peft around them); does not know what was masked or why.
+Logits or log-probabilities in, one number a target or a pair out; summing, weighing and gradients are for who knows
+the batch. Knows no models.
 
-B rows, T tokens, D model width, V vocabulary, N targets of a batch, C of them in a chunk
+V vocabulary, N targets, S of them with a teacher's distribution, of K tokens at most, P pairs
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from inspect import signature
-from typing import Any
+from collections.abc import Callable
 
 import torch
-from peft import PeftModel
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
-from transformers import PreTrainedModel
 
-from stillroom.student.training.attention import attending
-from stillroom.student.training.fsdp import is_sharded
-from stillroom.student.training.packing import Batch
+from stillroom.student.training.targets import Distributions, Targets
 
-CHUNK_LOGITS = 2**22
-"""Logits computed at a time: 16 MB of float32, and as much again for each step from them to a gradient."""
-LARGE = 1e3
-"""Times what logits are, when a probe looks at what is done with them."""
-SMALLEST_CHUNK = 64
-"""Targets: with fewer, reading the head's weights costs more than multiplying by them."""
+Loss = Callable[[Tensor, Targets], Tensor]
+"""(logits_NV, the N targets) -> losses_N, weights not counted."""
+LEAST = -1e30
+"""As a logit: of no probability, and yet a number that 0 can be multiplied by."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sums:
-    """Over the trained tokens of some examples: a mean is for who knows them all."""
-
-    loss: float = 0.0
-    """Cross-entropy in nats."""
-    correct: float = 0.0
-    """Tokens whose likeliest prediction was right."""
-    tokens: float = 0.0
-    computed: int = 0
-    """All tokens that went through the model, padding included."""
-
-    def __add__(self, other: Sums) -> Sums:
-        return Sums(
-            loss=self.loss + other.loss,
-            correct=self.correct + other.correct,
-            tokens=self.tokens + other.tokens,
-            computed=self.computed + other.computed,
-        )
+def cross_entropy(logits_NV: Tensor, targets: Targets) -> Tensor:
+    """-log of the probability of each target's token."""
+    return functional.cross_entropy(logits_NV, targets.tokens_N, reduction="none")
 
 
-class Objective:
-    """Cross-entropy of a model's predictions at a batch's targets.
+def softened_cross_entropy(weight: float) -> Loss:
+    """(1 - weight) * cross-entropy + weight * KL(teacher || student), where the teacher's distribution is known;
+    elsewhere cross-entropy alone. Hinton et al. 2015 (arXiv 1503.02531), without a temperature."""
+    if weight == 0:
+        return cross_entropy
 
-    The body runs once and the head only on the positions that are trained. Some architectures do more than
-    body and head (Gemma caps its logits, Granite scales them): a probe finds out, and those run whole. So does a
-    model in shards, which are gathered only then.
-    """
-
-    def __init__(self, model: nn.Module, *, compute_dtype: torch.dtype | None = None) -> None:
-        """`compute_dtype`: what products are rounded to, where weights are held more exactly than that."""
-        causal = model.get_base_model() if isinstance(model, PeftModel) else model
-        assert isinstance(causal, PreTrainedModel)
-        self.model = causal
-        self.compute_dtype: torch.dtype = compute_dtype or causal.dtype
-        self._body: nn.Module = causal.base_model
-        self._head: nn.Module = causal.get_output_embeddings()
-        self._head_is_all = not is_sharded(causal) and self._probe_head()
-        self._keeps_columns = "logits_to_keep" in signature(causal.forward).parameters
-
-    @property
-    def chunks_logits(self) -> bool:
-        """Whether there is never more than a chunk of logits; a model that runs whole makes all of a pass."""
-        return self._head_is_all
-
-    def backward(self, batch: Batch, *, scale: float) -> Sums:
-        """Adds the gradient of `scale` times the summed loss to the parameters' gradients."""
-        with self._attention(batch), self.rounding():
-            hidden_ND = self.hidden(batch)
-            # The head's backward pass is done chunk by chunk, and then the body's, once for all of them.
-            chunks = [chunk_CD.detach().requires_grad_() for chunk_CD in torch.split(hidden_ND, self._chunk_size)]
-            sums = Sums(computed=batch.num_tokens)
-            for chunk_CD, tokens_C, weights_C in self._chunks(batch, chunks):
-                loss, found = self._chunk(chunk_CD, tokens_C, weights_C)
-                _go_back(loss * scale)
-                sums += found
-            _go_back(hidden_ND, torch.cat([_gradient_of(chunk_CD) for chunk_CD in chunks]))
-        return sums
-
-    @torch.no_grad()
-    def evaluate(self, batch: Batch) -> Sums:
-        with self._attention(batch), self.rounding():
-            chunks = torch.split(self.hidden(batch), self._chunk_size)
-            parts = [self._chunk(*chunk)[1] for chunk in self._chunks(batch, chunks)]
-        return sum(parts, start=Sums(computed=batch.num_tokens))
-
-    def hidden(self, batch: Batch) -> Tensor:
-        """What the head reads at each target; for a model that is more than body and head, its logits."""
-        layout: dict[str, Any] = {}
-        if batch.tree:
-            layout = {"position_ids": batch.tree.positions_L[None], "tree": batch.tree}
-        if self._head_is_all:
-            found_BTX = self._body(input_ids=batch.ids_BT, use_cache=False, **layout).last_hidden_state
-            places_N = batch.targets.places_N
-        else:
-            kept, places_N = self._columns(batch)
-            found_BTX = self.model(input_ids=batch.ids_BT, use_cache=False, **kept, **layout).logits
+    def loss(logits_NV: Tensor, targets: Targets) -> Tensor:
+        losses_N = cross_entropy(logits_NV, targets)
+        if targets.labels is None:
+            return losses_N
+        at_S = torch.nonzero(targets.labels.rows_N >= 0).flatten()
+        kept_N = torch.ones_like(losses_N).index_fill(0, at_S, 1 - weight)
         # index_select, not fancy indexing: its backward adds in a fixed order, as exact resume needs.
-        found_NX: Tensor = found_BTX.flatten(0, 1).index_select(0, places_N)
-        return found_NX
+        divergences_S = kl_from_teacher(logits_NV.index_select(0, at_S), targets.labels, at_S)
+        return (kept_N * losses_N).index_add(0, at_S, weight * divergences_S)
 
-    def _columns(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        """Asks for the columns with a target in any row, and where the targets are among these."""
-        if not self._keeps_columns:
-            return {}, batch.targets.places_N
-        length = batch.ids_BT.shape[1]
-        columns_U, columns_N = torch.unique(batch.targets.places_N % length, return_inverse=True)
-        return {"logits_to_keep": columns_U}, batch.targets.places_N // length * len(columns_U) + columns_N
-
-    def _chunk(self, hidden_CD: Tensor, tokens_C: Tensor, weights_C: Tensor) -> tuple[Tensor, Sums]:
-        logits_CV = self._head(hidden_CD) if self._head_is_all else hidden_CD
-        logits_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
-        losses_C = functional.cross_entropy(logits_CV, tokens_C, reduction="none")
-        # No matrix product, which would be rounded where products are.
-        loss = (losses_C * weights_C.to(losses_C.dtype)).sum()
-        right_C = logits_CV.argmax(-1) == tokens_C
-        return loss, Sums(
-            loss=float(loss.detach()), correct=float(weights_C[right_C].sum()), tokens=float(weights_C.sum())
-        )
-
-    def _chunks(self, batch: Batch, hidden: Iterable[Tensor]) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
-        return zip(
-            hidden,
-            torch.split(batch.targets.tokens_N, self._chunk_size),
-            torch.split(batch.targets.weights_N, self._chunk_size),
-            strict=True,
-        )
-
-    @property
-    def _chunk_size(self) -> int:
-        vocabulary: int = self.model.config.get_text_config().vocab_size
-        return max(SMALLEST_CHUNK, CHUNK_LOGITS // vocabulary)
-
-    def rounding(self) -> AbstractContextManager[Any]:
-        if self.compute_dtype is self.model.dtype:
-            return nullcontext()
-        return torch.autocast(next(self.model.parameters()).device.type, dtype=self.compute_dtype)
-
-    def _attention(self, batch: Batch) -> AbstractContextManager[None]:
-        return attending(self.model) if batch.tree else nullcontext()
-
-    @torch.no_grad()
-    def _probe_head(self) -> bool:
-        """With logits made large: what caps them, or scales them, leaves small ones as they were."""
-        if self._body is self.model:
-            return False
-        was_training = self.model.training
-        self.model.eval()
-        ids_BT = torch.tensor([[0, 1, 2]], device=next(self.model.parameters()).device)
-        enlarged = self._head.register_forward_hook(lambda _head, _hidden, logits: logits * LARGE)
-        try:
-            whole_BTV = self.model(input_ids=ids_BT, use_cache=False).logits
-            parts_BTV = self._head(self._body(input_ids=ids_BT, use_cache=False).last_hidden_state)
-        finally:
-            enlarged.remove()
-            self.model.train(was_training)
-        return bool(torch.allclose(whole_BTV, parts_BTV, rtol=1e-3, atol=1e-5))
+    return loss
 
 
-def _go_back(of: Tensor, gradient: Tensor | None = None) -> None:
-    # What went forward rounded goes back in the same numbers by itself.
-    with torch.autocast(of.device.type, enabled=False):
-        of.backward(gradient)  # type: ignore[no-untyped-call]
+def kl_from_teacher(logits_SV: Tensor, labels: Distributions, at_S: Tensor) -> Tensor:
+    """KL(teacher || student) over the tokens that the teacher told of and one bin for all others: 0 when they agree.
+
+    Without that bin, a student is pushed to spread nothing beyond the teacher's tokens (arXiv 2503.16870). What is
+    told less finely differs less: this is never more than the divergence over the whole vocabulary.
+    """
+    tokens_SK, chances_SB = _teachers(labels, at_S, logits_SV.dtype)
+    return functional.kl_div(_binned(logits_SV, tokens_SK), chances_SB, reduction="none").sum(-1)
 
 
-def _gradient_of(chunk_CD: Tensor) -> Tensor:
-    assert chunk_CD.grad is not None
-    return chunk_CD.grad
+def preference_loss(margins_P: Tensor, beta: float) -> Tensor:
+    """-log sigmoid(beta * margin) of each pair (Rafailov et al. 2023, arXiv 2305.18290, eq. 7).
+
+    A margin is by how much more the student prefers the better answer than its reference does, in nats.
+    """
+    return -functional.logsigmoid(beta * margins_P)
+
+
+def _teachers(labels: Distributions, at_S: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The teacher's tokens, and the probabilities of these and, last, of all others."""
+    rows_S = labels.rows_N[at_S]
+    chances_SK = labels.chances_SK[rows_S].to(dtype)
+    others_S1 = (1 - chances_SK.sum(-1, keepdim=True)).clamp(min=0)
+    return labels.tokens_SK[rows_S], torch.cat([chances_SK, others_S1], -1)
+
+
+def _binned(logits_SV: Tensor, tokens_SK: Tensor) -> Tensor:
+    """The student's log-probabilities of the same."""
+    is_none_SK = tokens_SK < 0
+    columns_SK = tokens_SK.masked_fill(is_none_SK, 0)
+    told_SK = logits_SV.gather(-1, columns_SK).masked_fill(is_none_SK, LEAST)
+    # Where a row has no token more, its first is taken out once more.
+    others_SV = logits_SV.scatter(-1, torch.where(is_none_SK, tokens_SK[:, :1], tokens_SK), LEAST)
+    return torch.cat([told_SK, others_SV.logsumexp(-1, keepdim=True)], -1).log_softmax(-1)

@@ -3,7 +3,8 @@
 FOLDER/spec.json is that of `run`. The base is opened and the rows are read as a run would, then the
 run's own first steps are taken, timed and forgotten. Standard output carries JSON lines:
 
-    planned     hyperparameters (numbers), total_steps, examples, valid_examples, tokens_per_epoch, trained_tokens
+    planned     hyperparameters (numbers), total_steps, examples, valid_examples, tokens_per_epoch, trained_tokens,
+                dropped_prompt (see `run`)
     message     level (info, warn), message
     then one of measured, error (code, message, param)
 
@@ -21,11 +22,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from stillroom.student.chats.template import Example
+from stillroom.student.chats.template import Lesson
 from stillroom.student.child import as_child
 from stillroom.student.events import Emit, Figures
 from stillroom.student.hyperparameters import steps_per_epoch
@@ -69,7 +71,7 @@ def measure(folder: Path, emit: Emit, stopping: threading.Event) -> None:
     began = time.perf_counter()
     write_checkpoint(run, len(seconds), 0, figures, _unheard)
     progress = Progress(step=len(seconds), fingerprint=run.fingerprint, metrics={}, passes=trainer.passes)
-    save_resume_state(folder / "resume", run.student.model, trainer.optimizers, progress)
+    save_resume_state(folder / "resume", run.student.model, trainer.optimizers, progress, kept=trainer.kept)
     saving = time.perf_counter() - began
     emit(
         {
@@ -92,10 +94,11 @@ def _planned(run: Run) -> dict[str, Any]:
         "valid_examples": len(run.valid),
         "tokens_per_epoch": tokens_per_epoch(run),
         "trained_tokens": trained_tokens(run),
+        "dropped_prompt": asdict(run.dropped_prompt) if run.dropped_prompt else None,
     }
 
 
-def _first_batches(run: Run, trainer: Trainer) -> Iterator[tuple[int, list[Example]]]:
+def _first_batches(run: Run, trainer: Trainer) -> Iterator[tuple[int, list[Lesson]]]:
     """The steps as the run would take them, from 1."""
     epochs = range(run.numbers.n_epochs)
     return enumerate(chain.from_iterable(batches_of(run, trainer, epoch) for epoch in epochs), start=1)

@@ -21,7 +21,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from stillroom.errors import TrainingFailed
 from stillroom.student.chats.template import Example
 from stillroom.student.training.fsdp import gathered_bytes, own_part
-from stillroom.student.training.losses import CHUNK_LOGITS, Objective
+from stillroom.student.training.objective import CHUNK_LOGITS, Objective
 from stillroom.student.training.packing import Passes, padded
 
 FEWEST_TOKENS = 256

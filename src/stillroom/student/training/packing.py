@@ -12,14 +12,15 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from stillroom.student.chats.template import Example
-from stillroom.student.training.tree import PrefixTree, Targets, grow, in_tree_order, new_tokens
+from stillroom.student.chats.template import Example, Lesson
+from stillroom.student.training.targets import Owners, Targets, targets_of, trained_tokens
+from stillroom.student.training.tree import PrefixTree, grow, in_tree_order, new_tokens
 
 GROUP_BATCHES = 16
 """Batches whose examples are put in order together: long enough to share or pad well, short enough to stay random."""
@@ -27,6 +28,8 @@ PREFIX_BLOCK = 16
 """Tokens. Rows count as beginning alike by whole blocks: beyond a shared word or two, their order stays random."""
 SHARE_GRAINS = 4096
 """How finely the sizes of several processes' shares are told apart."""
+
+Kind = TypeVar("Kind", bound=Lesson)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,8 @@ class Batch:
     ids_BT: Tensor
     targets: Targets
     """Places count through the rows: row * T + column."""
+    owners: Owners
+    """Of the targets; stays where it is."""
     tree: PrefixTree | None
     """The layout of the only row; None: rows padded on the right, where causal attention never looks."""
 
@@ -46,7 +51,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         tree = self.tree.to(device) if self.tree else None
-        return Batch(ids_BT=self.ids_BT.to(device), targets=self.targets.to(device), tree=tree)
+        return replace(self, ids_BT=self.ids_BT.to(device), targets=self.targets.to(device), tree=tree)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,37 +82,33 @@ class Layout:
 
 def shared(examples: Sequence[Example]) -> Batch:
     """One prefix tree."""
-    tree, targets = grow(examples)
-    return Batch(ids_BT=tree.ids_L[None], targets=targets, tree=tree)
+    tree, places = grow(examples)
+    targets, owners = targets_of(examples, places)
+    return Batch(ids_BT=tree.ids_L[None], targets=targets, owners=owners, tree=tree)
 
 
 def padded(examples: Sequence[Example]) -> Batch:
-    """One row an example. The first token of a row is never a target: nothing precedes it."""
-    ids_BT = torch.zeros(len(examples), max(len(example.ids) for example in examples), dtype=torch.long)
-    mask_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
+    """One row an example."""
+    length = max(len(example.ids) for example in examples)
+    ids_BT = torch.zeros(len(examples), length, dtype=torch.long)
     for row, example in enumerate(examples):
         ids_BT[row, : len(example.ids)] = torch.tensor(example.ids)
-        mask_BT[row, : len(example.mask)] = torch.tensor(list(example.mask), dtype=torch.bool)
-    rows_N, columns_N = mask_BT[:, 1:].nonzero(as_tuple=True)
-    targets = Targets(
-        places_N=rows_N * ids_BT.shape[1] + columns_N,
-        tokens_N=ids_BT[rows_N, columns_N + 1],
-        weights_N=torch.ones(len(rows_N)),
-    )
-    return Batch(ids_BT=ids_BT, targets=targets, tree=None)
+    places = [row * length + trained_tokens(example) - 1 for row, example in enumerate(examples)]
+    targets, owners = targets_of(examples, places)
+    return Batch(ids_BT=ids_BT, targets=targets, owners=owners, tree=None)
 
 
 def epoch_batches(
-    examples: Sequence[Example], layout: Layout, *, batch_size: int, seed: int, epoch: int
-) -> list[list[Example]]:
-    """Every example once, in groups of at most `batch_size`; the same for the same seed and epoch."""
+    lessons: Sequence[Kind], layout: Layout, *, batch_size: int, seed: int, epoch: int
+) -> list[list[Kind]]:
+    """Every lesson once, in groups of at most `batch_size`; the same for the same seed and epoch."""
     digest = hashlib.blake2b(f"{seed} {epoch}".encode(), digest_size=7).digest()
     seed = int.from_bytes(digest, "little")
     generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(examples), generator=generator).tolist()
-    batches: list[list[Example]] = []
+    order = torch.randperm(len(lessons), generator=generator).tolist()
+    batches: list[list[Kind]] = []
     for group in _chunks(order, batch_size * GROUP_BATCHES):
-        by_likeness = sorted((examples[index] for index in group), key=lambda example: layout.order(example, seed))
+        by_likeness = sorted((lessons[index] for index in group), key=lambda each: layout.order(each.examples[0], seed))
         batches += [by_likeness[at : at + batch_size] for at in range(0, len(by_likeness), batch_size)]
     return [batches[index] for index in torch.randperm(len(batches), generator=generator).tolist()]
 

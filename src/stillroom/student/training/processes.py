@@ -25,7 +25,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from stillroom.errors import ConfigurationError, StillroomError
 from stillroom.student.child import MEETING
-from stillroom.student.training.losses import Sums
+from stillroom.student.training.objective import Sums
 
 BUCKET_BYTES = 64 * 2**20
 """Of gradients summed in one message: beside them, as much memory again."""

@@ -1,6 +1,6 @@
 """States of a run to go on from: all that the rest of it depends on.
 
-    resume/step-000375/    state.safetensors    trained weights, optimizer, generators
+    resume/step-000375/    state.safetensors    trained weights, optimizer, what the method keeps, generators
                            manifest.json        format, progress, sums of the file beside it and of itself
     resume/plan.json       how the run's steps are computed, from before its first
 
@@ -45,6 +45,7 @@ FORMAT = 3
 STATES_KEPT = 2
 TENSORS, MANIFEST = "state.safetensors", "manifest.json"
 PLAN = "plan.json"
+KEPT = "kept."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,15 +67,22 @@ class _Unusable(Exception):
 
 
 def save_resume_state(
-    folder: Path, model: nn.Module, optimizers: Sequence[Optimizer], progress: Progress, *, writes: bool = True
+    folder: Path,
+    model: nn.Module,
+    optimizers: Sequence[Optimizer],
+    progress: Progress,
+    *,
+    kept: Mapping[str, Tensor],
+    writes: bool = True,
 ) -> None:
-    """Keeps the state as the newest of the last two. Raises DiskFull or OSError; what was kept before stays then.
+    """Keeps the state as the newest of the last two; `kept` is what a method wants to find again. Raises DiskFull or OSError; what was kept before stays then.
 
     Of several processes all must come here, as each may have a shard of it, and one `writes`.
     """
     state = step_folder(folder, progress.step)
     gathered = chain(_model_tensors(model), _optimizer_tensors(model, optimizers))
     tensors = {name: tensor for name, tensor in gathered if writes} | _generators()
+    tensors |= {f"{KEPT}{name}": tensor for name, tensor in kept.items()}
     if not writes or state.exists():
         return  # it is where we began, or what somebody who runs the same run beside us has written
 
@@ -92,10 +100,12 @@ def load_resume_state(
     model: nn.Module,
     optimizers: Sequence[Optimizer],
     *,
+    kept: dict[str, Tensor],
     fingerprint: str,
     warn: Callable[[str], None],
 ) -> Progress | None:
-    """Puts the newest usable state into model, optimizers and generators; None when the run begins at its beginning.
+    """Puts the newest usable state into model, optimizers, `kept` and generators; None when the run begins at its
+    beginning.
 
     Raises TrainingFailed when the state is another run's.
     """
@@ -113,6 +123,7 @@ def load_resume_state(
             continue
         _restore_model(model, tensors)
         _restore_optimizers(model, optimizers, tensors)
+        kept.update({name.removeprefix(KEPT): each for name, each in tensors.items() if name.startswith(KEPT)})
         _restore_generators(tensors)
         return progress
     if states:

@@ -1,7 +1,7 @@
 """One process of a run, often the only one: `python -m stillroom.student.training.run FOLDER` trains what its spec.json says.
 
     {"base": {"name", "path" (null: built in), "revision", and maybe "precision", "quantization"},
-     "training_file", "validation_file" (or null), "hyperparameters": {...} (see `hyperparameters`; all may
+     "method" ("supervised", "dpo"; absent: supervised), "training_file", "validation_file" (or null), "hyperparameters": {...} (see `hyperparameters`; all may
      be left out), "seed", "threads", "checkpoint_seconds", "model_name",
      "memory_bytes" (how much each process may take; absent or null: what the machine has free),
      "processes" (how many compute it together; absent: one),
@@ -11,11 +11,13 @@
 Standard output carries events, one JSON object a line, and nothing else:
 
     started     hyperparameters (what each became), total_steps, examples, valid_examples, parameters,
-                trainable_parameters, resumed_from_step
-    step        step, total_steps, epoch (from 0), train_* and valid_* figures, learning_rate, tokens_per_second
-    checkpoint  step, epoch (from 1), path, metrics
+                trainable_parameters, resumed_from_step, soft_label_positions (the share of trained tokens with a
+                teacher's distribution; null where none were asked for), dropped_prompt (text, tokens; or null)
+    step        step, total_steps, epoch (from 0), train_* and valid_* figures, learning_rate, tokens_per_second,
+                rewards_margin (dpo alone)
+    checkpoint  step, epoch (from 1), path, metrics, dropped_prompt
     message     level (info, warn), message
-    then one of done (trained_tokens, path, metrics_csv), stopped (step), error (code, message, param)
+    then one of done (trained_tokens, path, metrics_csv, dropped_prompt), stopped (step), error (code, message, param)
 
 After a kill the run goes on from its last resume state and may repeat events of steps it had reported;
 their figures are the same. Exit codes: 0 done or stopped (SIGTERM, SIGINT), 1 an error, 3 the parent is gone
@@ -33,33 +35,46 @@ import hashlib
 import json
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from stillroom.errors import ConfigurationError
+from stillroom.errors import ConfigurationError, TrainingFailed
 from stillroom.student.bases.base_models import Student, digest_of, open_base
-from stillroom.student.bases.checkpoint import BaseReference
+from stillroom.student.bases.checkpoint import BaseReference, DroppedPrompt
 from stillroom.student.bases.precision import is_quantized
-from stillroom.student.chats.examples import Row, encode_rows, encode_rows_cut, read_rows
-from stillroom.student.chats.template import Example
+from stillroom.student.chats.examples import (
+    AnyRow,
+    encode_rows,
+    encode_rows_cut,
+    read_pairs,
+    read_rows,
+    system_prompt_of,
+    without_system_prompt,
+)
+from stillroom.student.chats.template import Example, Lesson, examples_of
 from stillroom.student.child import as_child, failure_of, is_alone_by_mistake, is_first
 from stillroom.student.events import Emit
 from stillroom.student.hyperparameters import (
     FROM_NOTHING,
     Hyperparameters,
     LongRows,
+    MethodType,
+    SystemPrompt,
     long_rows_of,
     resolve,
+    soft_label_weight_of,
     without_effect,
 )
 from stillroom.student.training.fsdp import is_sharded, shard
 from stillroom.student.training.loop import Run, train
 from stillroom.student.training.processes import Processes
 from stillroom.student.training.story import Story
+from stillroom.student.training.targets import labelled_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +89,7 @@ class Spec:
     threads: int
     checkpoint_seconds: float
     model_name: str
+    method: MethodType = MethodType.SUPERVISED
     memory_bytes: int | None = None
     """How much memory each process may take; None: as much as the machine has free when it begins."""
     integrations: tuple[Mapping[str, Any], ...] = ()
@@ -104,14 +120,14 @@ def open_run(folder: Path, emit: Emit) -> Run:
     spec = read_spec(folder)
     processes = Processes.joined()
     torch.set_num_threads(max(1, spec.threads // processes.on_this_machine))
-    rows = read_rows(spec.training_file)
-    valid_rows = read_rows(spec.validation_file, param="validation_file") if spec.validation_file else []
+    data = _data(spec)
     with processes.first_then_others():
         student = open_base(
             spec.base,
-            texts=lambda: (text for row in rows for text in row.texts()),
+            texts=lambda: (text for row in data.rows for text in row.texts()),
             tokenizer_folder=folder / "tokenizer",
             wanted=spec.hyperparameters,
+            method_type=spec.method,
             seed=spec.seed,
         )
     processes.take_from_first([each for each in student.model.parameters() if each.requires_grad])
@@ -125,31 +141,96 @@ def open_run(folder: Path, emit: Emit) -> Run:
         warn("accelerate has started one process only: without a GPU it starts several with --multi_gpu.")
     for note in (*student.notes, *without_effect(spec.hyperparameters, student.method)):
         warn(note)
-    long_rows = long_rows_of(spec.hyperparameters)
-    examples = _encoded(rows, student, "training_file", long_rows, warn)
-    valid = _encoded(valid_rows, student, "validation_file", long_rows, warn) if valid_rows else []
+    encode = partial(_encoded, spec=spec, student=student, warn=warn)
+    lessons = encode(data.rows, param="training_file")
+    valid = encode(data.valid_rows, param="validation_file") if data.valid_rows else []
     return Run(
         folder=folder,
         student=student,
         model_name=spec.model_name,
-        train=examples,
+        train=lessons,
         valid=valid,
-        numbers=resolve(spec.hyperparameters, num_examples=len(examples), method=student.method),
+        numbers=resolve(spec.hyperparameters, num_examples=len(lessons), method=student.method),
         seed=spec.seed,
         checkpoint_seconds=spec.checkpoint_seconds,
-        fingerprint=_fingerprint(spec, student, [*examples, *valid], lacks_muon=_lacks_muon(student)),
+        fingerprint=_fingerprint(spec, student, examples_of([*lessons, *valid]), lacks_muon=_lacks_muon(student)),
         memory_bytes=spec.memory_bytes,
         processes=processes,
         integrations=spec.integrations,
+        dropped_prompt=_dropped(data, student),
+        soft_label_positions=_labelled_share(spec, data, lessons),
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Data:
+    """What a run's files say."""
+
+    rows: Sequence[AnyRow[Any]]
+    valid_rows: Sequence[AnyRow[Any]]
+    dropped_prompt: str | None
+    """What all rows began with."""
+
+
+def _data(spec: Spec) -> _Data:
+    read: Callable[..., Sequence[AnyRow[Any]]] = read_pairs if spec.method is MethodType.DPO else read_rows
+    rows = read(spec.training_file)
+    valid_rows = read(spec.validation_file, param="validation_file") if spec.validation_file else []
+    if spec.hyperparameters.system_prompt is not SystemPrompt.DROP:
+        return _Data(rows=rows, valid_rows=valid_rows, dropped_prompt=None)
+    prompt = system_prompt_of(rows)
+    return _Data(
+        rows=without_system_prompt(rows, prompt),
+        valid_rows=without_system_prompt(valid_rows, prompt, param="validation_file"),
+        dropped_prompt=prompt,
+    )
+
+
+def _dropped(data: _Data, student: Student) -> DroppedPrompt | None:
+    """The prompt, and how much shorter the first row's prompt is without it."""
+    if data.dropped_prompt is None:
+        return None
+    asked = data.rows[0].asked
+    system = {"role": "system", "content": data.dropped_prompt}
+    with_it, without = (len(student.template.encode_prompt(messages)) for messages in ([system, *asked], asked))
+    return DroppedPrompt(text=data.dropped_prompt, tokens=max(0, with_it - without))
+
+
+def _labelled_share(spec: Spec, data: _Data, lessons: Sequence[Lesson]) -> float | None:
+    """Of trained tokens, those with a teacher's distribution; None where they have no weight. Raises TrainingFailed
+    when it would be nothing: a run that was to learn from them must not end as one that did not."""
+    if not _soft(spec):
+        return None
+    found = [labelled_tokens(example) for example in examples_of(lessons)]
+    if share := sum(labelled for labelled, _ in found) / sum(trained for _, trained in found):
+        return share
+    have = sum(row.has_logprobs for row in data.rows)
+    why = (
+        f"{have} of {len(data.rows)} rows have `logprobs`, but at no token do they tell of the text that is trained "
+        "there, with what else the teacher held likely (top_logprobs): they may be another answer's"
+        if have
+        else f"none of the {len(data.rows)} rows has `logprobs` on an assistant message"
+    )
+    raise TrainingFailed(
+        f"'soft_label_weight' is {_soft(spec):g}, and there are no soft labels to weigh: {why}. Capture them "
+        "(top_logprobs under [teachers]), or leave 'soft_label_weight' out.",
+        code="soft_labels_missing",
+        param="training_file",
+    )
+
+
+def _soft(spec: Spec) -> float:
+    """What soft labels weigh; 0 where the method has no use for them."""
+    return soft_label_weight_of(spec.hyperparameters) if spec.method is MethodType.SUPERVISED else 0.0
+
+
 def _encoded(
-    rows: list[Row], student: Student, param: str, long_rows: LongRows, warn: Callable[[str], None]
-) -> list[Example]:
-    if long_rows is LongRows.FAIL:
-        return encode_rows(rows, student.template, context_tokens=student.context_tokens, param=param)
-    return encode_rows_cut(rows, student.template, context_tokens=student.context_tokens, param=param, warn=warn)
+    rows: Sequence[AnyRow[Any]], *, param: str, spec: Spec, student: Student, warn: Callable[[str], None]
+) -> list[Any]:
+    encode: Callable[..., list[Any]] = encode_rows
+    if long_rows_of(spec.hyperparameters) is LongRows.TRUNCATE:
+        encode = partial(encode_rows_cut, warn=warn)
+    return encode(rows, student.template, context_tokens=student.context_tokens, param=param, labelled=_soft(spec) > 0)
 
 
 def read_spec(folder: Path) -> Spec:
@@ -168,6 +249,7 @@ def read_spec(folder: Path) -> Spec:
             threads=int(values["threads"]),
             checkpoint_seconds=float(values["checkpoint_seconds"]),
             model_name=str(values["model_name"]),
+            method=MethodType(values.get("method") or MethodType.SUPERVISED),
             memory_bytes=int(values["memory_bytes"]) if values.get("memory_bytes") else None,
             processes=int(values.get("processes") or 1),
             integrations=tuple(values.get("integrations") or ()),
@@ -216,9 +298,14 @@ def _fingerprint(spec: Spec, student: Student, rows: Iterable[Example], *, lacks
     tokens = hashlib.sha256()
     for row in rows:
         tokens.update(len(row.ids).to_bytes(8, "little") + row.ids.tobytes() + row.mask)
+        if row.labels:
+            for part in (row.labels.places_S, row.labels.tokens_SK, row.labels.chances_SK):
+                tokens.update(part.tobytes())
     # The base as it was named may be a fine-tune with a base of its own; what the hub had is known by its commit.
     bases = [digest_of(spec.base), digest_of(student.base), spec.base.precision, spec.base.quantization]
     decisive = [bases, _chosen(spec.hyperparameters), spec.seed, tokens.hexdigest()]
+    if spec.method is not MethodType.SUPERVISED:
+        decisive.append(spec.method)
     if lacks_muon:
         decisive.append("AdamW")
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()

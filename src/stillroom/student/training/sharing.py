@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from stillroom.student.chats.template import Example
 from stillroom.student.training.fsdp import whole
-from stillroom.student.training.losses import Objective
+from stillroom.student.training.objective import Objective
 from stillroom.student.training.packing import padded, shared
 
 LARGEST_DIFFERENCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.1}

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from stillroom.student.chats.template import Example
+from stillroom.student.chats.template import Lesson, examples_of
 from stillroom.student.events import Emit
 from stillroom.student.hyperparameters import Hyperparameters, reasons
 from stillroom.student.records import report
@@ -74,6 +74,7 @@ class Story:
             "model_name": run.model_name,
             "base": asdict(run.student.base),
             "seed": run.seed,
+            "method": run.student.method.type.value,
             "data": {
                 "training": _data(training_file, run.train),
                 "validation": _data(validation_file, run.valid) if validation_file else None,
@@ -101,7 +102,7 @@ class Story:
 
     def _keep(self, event: Event) -> None:
         if self._is_kept:
-            told = {name: self._without_folder(value) for name, value in event.items()}
+            told = {name: self._without_folder(value) for name, value in _without_words(event).items()}
             self._append(json.dumps({"at": round(time.time(), 3), **told}, ensure_ascii=False) + "\n")
 
     def _without_folder(self, value: Any) -> Any:
@@ -121,6 +122,12 @@ class Story:
         self._report_from = time.monotonic() + REST * (time.monotonic() - began)
 
 
+def _without_words(event: Event) -> Event:
+    """The model's folder alone has the text of a prompt that was dropped."""
+    dropped = event.get("dropped_prompt")
+    return {**event, "dropped_prompt": {"tokens": dropped["tokens"]}} if dropped else event
+
+
 @contextmanager
 def _never_fatal() -> Iterator[None]:
     """A run is not lost for what is told of it; what was wrong stands in the log."""
@@ -130,7 +137,8 @@ def _never_fatal() -> Iterator[None]:
         traceback.print_exc()
 
 
-def _data(path: Path, examples: Sequence[Example]) -> dict[str, Any]:
+def _data(path: Path, lessons: Sequence[Lesson]) -> dict[str, Any]:
+    examples = examples_of(lessons)
     digest, rows = hashlib.sha256(), 0
     with path.open("rb") as file:
         for line in file:
@@ -140,7 +148,7 @@ def _data(path: Path, examples: Sequence[Example]) -> dict[str, Any]:
         "file": path.name,
         "sha256": digest.hexdigest(),
         "rows": rows,
-        "examples": len(examples),
+        "examples": len(lessons),
         "tokens": sum(len(example.ids) for example in examples),
         "trained_tokens": sum(sum(example.mask[1:]) for example in examples),
     }

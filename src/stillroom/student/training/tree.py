@@ -2,9 +2,9 @@
 
 A radix trie of token ids, flattened depth first. A token's position is its depth, and it sees itself and
 its ancestors: token q sees token k when k <= q < reach(k), where reach(k) is the end of k's descendants.
-Owns that layout and where a model's loss is taken in it; knows nothing of models.
+Owns that layout and where each example's tokens are in it; knows nothing of models and losses.
 
-L tokens of the tree, N different targets
+L tokens of the tree
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from stillroom.student.chats.template import Example
+from stillroom.student.training.targets import trained_tokens
 
 
 @dataclass(frozen=True)
@@ -28,21 +29,6 @@ class Segment:
     end: int
     reach: int
     """Behind its last descendant; `end` for a leaf."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Targets:
-    """Where a batch's loss is taken: (place of the hidden state, token that should come next, weight)."""
-
-    places_N: Tensor
-    tokens_N: Tensor
-    weights_N: Tensor
-    """How many examples have this target in this place. float32."""
-
-    def to(self, device: torch.device) -> Targets:
-        return Targets(
-            places_N=self.places_N.to(device), tokens_N=self.tokens_N.to(device), weights_N=self.weights_N.to(device)
-        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,17 +58,19 @@ class PrefixTree:
         )
 
 
-def grow(examples: Sequence[Example]) -> tuple[PrefixTree, Targets]:
-    """The tree of the examples; equal targets in one place become one, with their number as its weight.
+def grow(examples: Sequence[Example]) -> tuple[PrefixTree, list[numpy.ndarray]]:
+    """The tree of the examples, and of each where its trained tokens are told from.
 
     Tokens behind an example's last target teach nothing and are left out.
     """
-    rows = sorted((_Row(example) for example in examples), key=lambda row: row.order)
+    rows = [_Row(example) for example in examples]
     path = numpy.zeros(max(len(row.ids) for row in rows), dtype=numpy.int64)
-    ids, positions, targets = [], [], []
+    ids, positions = [], []
+    places = [path] * len(rows)
     reach = numpy.zeros(sum(len(row.ids) for row in rows), dtype=numpy.int64)
     size, before = 0, rows[0].ids[:0]
-    for row in rows:
+    for index in sorted(range(len(rows)), key=lambda index: rows[index].order):
+        row = rows[index]
         shared = common(before, row.ids)
         # What the row before has and this one lacks ends here: no later row goes on from it.
         reach[path[shared : len(before)]] = size
@@ -90,20 +78,15 @@ def grow(examples: Sequence[Example]) -> tuple[PrefixTree, Targets]:
         path[shared : len(row.ids)] = numpy.arange(size, size + new)
         ids.append(row.ids[shared:])
         positions.append(numpy.arange(shared, len(row.ids)))
-        targets.append(numpy.stack([path[row.trained - 1], row.whole[row.trained]]))
+        places[index] = path[row.trained - 1]
         size, before = size + new, row.ids
     reach[path[: len(before)]] = size
-    (places, tokens), counts = numpy.unique(numpy.concatenate(targets, axis=1), axis=1, return_counts=True)
     tree = PrefixTree(
         ids_L=torch.from_numpy(numpy.concatenate(ids).astype(numpy.int64)),
         positions_L=torch.from_numpy(numpy.concatenate(positions)),
         reach_L=torch.from_numpy(reach[:size].copy()),
     )
-    return tree, Targets(
-        places_N=torch.from_numpy(places.copy()),
-        tokens_N=torch.from_numpy(tokens.astype(numpy.int64)),
-        weights_N=torch.from_numpy(counts.astype(numpy.float32)),
-    )
+    return tree, places
 
 
 def in_tree_order(examples: Sequence[Example]) -> list[Example]:
@@ -128,10 +111,9 @@ class _Row:
     """An example as numbers: `trained` are the places of its targets, `ids` what they need before them."""
 
     def __init__(self, example: Example) -> None:
-        self.whole = numpy.frombuffer(example.ids, dtype=numpy.int32)
-        trained = numpy.flatnonzero(numpy.frombuffer(example.mask, dtype=numpy.uint8))
-        self.trained = trained[trained > 0]  # nothing comes before the first token to tell it from
-        self.ids = self.whole[: self.trained[-1]] if len(self.trained) else self.whole[:0]
+        whole = numpy.frombuffer(example.ids, dtype=numpy.int32)
+        self.trained = trained_tokens(example)
+        self.ids = whole[: self.trained[-1]] if len(self.trained) else whole[:0]
 
     @property
     def order(self) -> bytes:

@@ -1,0 +1,138 @@
+"""How a step is learned from, by method: what it adds to the gradients, and what it shows of itself.
+
+Every method comes down to a weighted loss at tokens. Imitation weighs all alike; preference weighs an answer by how
+far its pair is from being told apart, for which it looks at the step before it learns from it. So each has
+everything that computes the one: trees, chunks, passes, processes, shards.
+
+Owns what is particular to a method. Knows neither models nor optimizers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from stillroom.student.chats.template import Example, Pair, examples_of
+from stillroom.student.events import Figures
+from stillroom.student.hyperparameters import MethodType, Resolved
+from stillroom.student.training.computation import Computation
+from stillroom.student.training.losses import Loss, cross_entropy, preference_loss, softened_cross_entropy
+
+REFERENCE = "reference_P"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """What a step, or a look at what is not trained, shows."""
+
+    loss: float
+    accuracy: float
+    computed: int = 0
+    """Tokens that went through the model for it."""
+    more: Figures = field(default_factory=dict)
+    """Figures that only this method has."""
+
+
+class Learning(Protocol):
+    """One method, of one student."""
+
+    def begin(self, lessons: Sequence[Any], kept: dict[str, Tensor]) -> None:
+        """Before the first step, or the first of a run that goes on: all that will be learned from or looked at.
+        What cannot be found out later goes into `kept`, which is saved with the run, and is found there again."""
+
+    def learn(self, lessons: Sequence[Any]) -> Learned:
+        """Adds a step's gradients to the parameters'."""
+
+    def look(self, lessons: Sequence[Any]) -> Learned:
+        """The same figures, without learning."""
+
+
+def loss_of(numbers: Resolved) -> Loss:
+    """What is lost at a token."""
+    return softened_cross_entropy(numbers.soft_label_weight) if numbers.soft_label_weight else cross_entropy
+
+
+def learning_of(method: MethodType, numbers: Resolved, computation: Computation) -> Learning:
+    match method:
+        case MethodType.SUPERVISED:
+            return Imitation(computation)
+        case MethodType.DPO:
+            assert numbers.beta is not None
+            return Preference(computation, beta=numbers.beta)
+
+
+class Imitation:
+    """The loss is the mean over all trained tokens of the step."""
+
+    def __init__(self, computation: Computation) -> None:
+        self._computation = computation
+
+    def begin(self, lessons: Sequence[Example], kept: dict[str, Tensor]) -> None:
+        """Everything is in the examples."""
+
+    def learn(self, lessons: Sequence[Example]) -> Learned:
+        sums = self._computation.gradients(lessons, scale=1 / sum(sum(example.mask[1:]) for example in lessons))
+        return Learned(loss=sums.loss / sums.tokens, accuracy=sums.correct / sums.tokens, computed=sums.computed)
+
+    def look(self, lessons: Sequence[Example]) -> Learned:
+        sums = self._computation.sums(lessons)
+        return Learned(loss=sums.loss / sums.tokens, accuracy=sums.correct / sums.tokens, computed=sums.computed)
+
+
+class Preference:
+    """Direct preference optimization: the loss is the mean over the step's pairs (Rafailov et al. 2023,
+    arXiv 2305.18290), the reference the student as it was before the first step.
+
+    By the chain rule, the gradient of a pair's loss is that of its answers' log-probabilities, times what the loss
+    changes by when they change. So the answers are looked at first, and then learned from as in imitation, with
+    these weights: less than nothing for the other one.
+    """
+
+    def __init__(self, computation: Computation, *, beta: float) -> None:
+        self._computation = computation
+        self._beta = beta
+        self._reference: dict[Pair, float] = {}
+
+    def begin(self, lessons: Sequence[Pair], kept: dict[str, Tensor]) -> None:
+        """Keeps by how much the student preferred each better answer when it began."""
+        if REFERENCE not in kept:
+            kept[REFERENCE] = self._preferred_by(lessons)
+        self._reference = dict(zip(lessons, kept[REFERENCE].tolist(), strict=True))
+
+    def learn(self, lessons: Sequence[Pair]) -> Learned:
+        margins_P = self._margins(lessons).requires_grad_()
+        (slopes_P,) = torch.autograd.grad(preference_loss(margins_P, self._beta).sum(), margins_P)
+        weighed = [_weighed(pair, slope) for pair, slope in zip(lessons, slopes_P.tolist(), strict=True)]
+        sums = self._computation.gradients(examples_of(weighed), scale=1 / len(lessons))
+        return replace(self._learned(margins_P.detach()), computed=2 * sums.computed)  # it has looked as well
+
+    def look(self, lessons: Sequence[Pair]) -> Learned:
+        return self._learned(self._margins(lessons))
+
+    def _margins(self, pairs: Sequence[Pair]) -> Tensor:
+        """By how much more the student prefers the better answers than it did. Before `begin`, than if it did not."""
+        reference_P = torch.tensor([self._reference.get(pair, 0.0) for pair in pairs], dtype=torch.float64)
+        return self._preferred_by(pairs) - reference_P
+
+    def _preferred_by(self, pairs: Sequence[Pair]) -> Tensor:
+        """In nats: log-probability of the better answer, without that of the other."""
+        log_probs = torch.tensor(self._computation.log_probs(examples_of(pairs)), dtype=torch.float64)
+        preferred_P, other_P = log_probs.view(-1, 2).unbind(-1)
+        return preferred_P - other_P
+
+    def _learned(self, margins_P: Tensor) -> Learned:
+        rewards_P = self._beta * margins_P
+        return Learned(
+            loss=float(preference_loss(margins_P, self._beta).mean()),
+            accuracy=float((rewards_P > 0).double().mean()),
+            more={"rewards_margin": float(rewards_P.mean())},
+        )
+
+
+def _weighed(pair: Pair, slope: float) -> Pair:
+    """`slope`: what the pair's loss changes by when its margin grows by one. What is trained is -log-probabilities."""
+    return Pair(preferred=replace(pair.preferred, weight=-slope), other=replace(pair.other, weight=slope))
