@@ -48,6 +48,9 @@ models = Table(
     # NULL for the final model, the training step for a checkpoint.
     Column("step", Integer),
     Column("blob", String(128), nullable=False),
+    # The system prompt that it was trained without, and how many tokens a call saves by leaving it out.
+    Column("dropped_prompt", Text),
+    Column("dropped_prompt_tokens", Integer),
     Column("created_at", BigInteger, nullable=False),
     UniqueConstraint("project", "openai_name"),
     UniqueConstraint("project", "azure_name"),
@@ -101,6 +104,9 @@ class Model:
     step: int | None
     blob: str
     created_at: int
+    dropped_prompt: str | None = None
+    """The system prompt that it knows by heart: it was trained without, and is asked without."""
+    dropped_prompt_tokens: int | None = None
 
     @property
     def names(self) -> tuple[str, str]:
@@ -131,12 +137,17 @@ def add_model(
     job: str,
     step: int | None,
     blob: str,
+    dropped_prompt: str | None = None,
+    dropped_prompt_tokens: int | None = None,
 ) -> None:
-    """Names new weights. Does nothing when the name is there: a job that was interrupted says it twice."""
+    """Names new weights. Does nothing when the name is there: a job that was interrupted says it twice.
+
+    `dropped_prompt`: the system prompt that they were trained without; a call that has it saves so many tokens."""
     if find_model(connection, project, openai_name) is None:
         names = {"openai_name": openai_name, "azure_name": azure_name}
         row = {**names, "project": project, "base": base, "job": job, "step": step, "blob": blob}
-        connection.execute(insert(models).values(**row, created_at=int(time.time())))
+        prompt = {"dropped_prompt": dropped_prompt, "dropped_prompt_tokens": dropped_prompt_tokens}
+        connection.execute(insert(models).values(**row, **prompt, created_at=int(time.time())))
 
 
 def find_model(connection: Connection, project: int, name: str) -> Model | None:

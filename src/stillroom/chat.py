@@ -19,7 +19,10 @@ METADATA_PAIRS = 16
 METADATA_KEY_LETTERS = 64
 METADATA_VALUE_LETTERS = 512
 DONE = b"[DONE]"
-NOT_FORWARDED = ("store", "metadata")  # ours to honour; the teacher would store, or refuse them
+OURS = "stillroom"  # the field of a request that is meant for nobody else
+NOT_FORWARDED = ("store", "metadata", OURS)  # ours to honour; the teacher would store, or refuse them
+MOST_TOP_LOGPROBS = 20  # that the API has
+LEADING_ROLES = ("system", "developer")
 MOST_TOKENS = 2**31  # an upstream that reports more is not believed
 MOST_PARTS = 4096  # choices, and tool calls in one of them: an index beyond would only take memory
 BYTES_PER_TOKEN = 4  # only for estimates, when a teacher reports no usage
@@ -55,10 +58,35 @@ class ChatRequest:
     def metadata(self) -> dict[str, str]:
         return self.body.get("metadata") or {}
 
-    def forwarded(self, model: str, *, ask_usage: bool) -> bytes:
-        """The body for the upstream: `model` in its words, every other value byte for byte."""
+    @property
+    def top_logprobs(self) -> int | None:
+        """How many alternatives at each token its caller wants kept, but not shown; None: as the teacher has it set."""
+        number: int | None = (self.body.get(OURS) or {}).get("top_logprobs")
+        return number
+
+    def begins_with(self, prompt: str) -> bool:
+        """Whether its system prompt is this, and something follows."""
+        first, *others = self.body["messages"]
+        more = {name for name, value in first.items() if value is not None} - {"role", "content"}
+        if not others or more or first.get("role") not in LEADING_ROLES:
+            return False
+        content = first.get("content")
+        if isinstance(content, list) and len(content) == 1 and isinstance(content[0], dict):
+            content = content[0].get("text") if content[0].get("type") == "text" else None
+        return bool(content == prompt)
+
+    def forwarded(
+        self, model: str, *, ask_usage: bool, top_logprobs: int | None = None, without_prompt: bool = False
+    ) -> bytes:
+        """The body for the upstream: `model` in its words, every other value byte for byte.
+
+        `top_logprobs`: asks for so many, whatever the caller asked for. `without_prompt`: without the first message."""
         fields: dict[str, Any] = {name: value for name, value in self.raw.items() if name not in NOT_FORWARDED}
         fields["model"] = model
+        if top_logprobs is not None:
+            fields |= {"logprobs": True, "top_logprobs": top_logprobs}
+        if without_prompt:
+            fields["messages"] = JSON.decode(self.raw["messages"], type=list[msgspec.Raw])[1:]
         if self.stream and ask_usage:
             fields["stream_options"] = {**(self.body.get("stream_options") or {}), "include_usage": True}
         elif self.stream and not ask_usage:
@@ -126,6 +154,7 @@ def parse_request(data: bytes) -> ChatRequest:
     if not isinstance(body.get("model"), (str, type(None))):
         raise InvalidRequest("Invalid type for 'model': expected a string.", param="model", code="invalid_type")
     _check_messages(body)
+    _check_ours(body)
     check_metadata(body.get("metadata"))
     if request.store and "\\u0000" in data.decode() and _has_nul(body):
         raise InvalidRequest("NUL characters (\\u0000) cannot be stored; remove them or send store=false.")
@@ -135,6 +164,22 @@ def parse_request(data: bytes) -> ChatRequest:
 def _check_flag(body: dict[str, Any], name: str) -> None:
     if not isinstance(body.get(name), (bool, type(None))):  # 1 is no boolean, though it equals True
         raise InvalidRequest(f"Invalid type for '{name}': expected a boolean.", param=name, code="invalid_type")
+
+
+def _check_ours(body: dict[str, Any]) -> None:
+    ours = body.get(OURS)
+    if ours is None:
+        return
+    if not isinstance(ours, dict):
+        raise InvalidRequest(f"Invalid type for '{OURS}': expected an object.", param=OURS, code="invalid_type")
+    for name, value in ours.items():
+        if name != "top_logprobs":
+            raise InvalidRequest(f"Unknown parameter: '{OURS}.{name[:40]}'. It may have: top_logprobs.", param=OURS)
+        right = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOP_LOGPROBS
+        if value is not None and not right:
+            raise InvalidRequest(
+                f"Invalid '{OURS}.{name}': expected an integer from 0 to {MOST_TOP_LOGPROBS}.", param=f"{OURS}.{name}"
+            )
 
 
 def _check_messages(body: dict[str, Any]) -> None:

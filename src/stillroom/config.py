@@ -73,6 +73,9 @@ class Teacher(Section, frozen=True, kw_only=True):
     """`env:NAME` or `file:PATH`; empty for a server that asks for none."""
     model: str = ""
     """The model's name upstream. Default: the table's name."""
+    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] = 0
+    """How many alternatives at each token of a stored answer the teacher is asked for, to be kept as soft labels (1 to
+    20; few teachers know more than 5, `stillroom teachers probe` finds out). 0: none."""
     price: Price = Price()
     """What its tokens cost."""
 
@@ -81,7 +84,8 @@ class Student(Section, frozen=True, kw_only=True):
     """A base model that can be fine-tuned and served here, named by the table."""
 
     path: str = ""
-    """A hub id, or a local folder with safetensors weights (relative to where the server was started)."""
+    """A hub id, or a local folder with safetensors weights (relative to where the server was started). `scratch-small`:
+    the built-in student, under this name."""
     revision: str = ""
     """The hub revision to pin. Default: the newest."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -169,6 +173,19 @@ class EvalsSettings(Section, frozen=True, kw_only=True):
     """How much memory a Python grader may use, in MB."""
 
 
+class DistillationSettings(Section, frozen=True, kw_only=True):
+    """How `stillroom distill run` asks teachers for labels."""
+
+    attempts: Count = 4
+    """How often a row is asked for at most, when the teacher answers 408, 413, 429 or 5xx, cannot be reached or takes too
+    long. Being told to wait (429) does not count while other rows are answered."""
+    retry_seconds: Annotated[float, msgspec.Meta(ge=0)] = 10.0
+    """How long the first pause between two tries is, unless the teacher says; each further one is twice as long, and none
+    longer than 600 seconds."""
+    timeout_seconds: Annotated[float, msgspec.Meta(gt=0)] = 180.0
+    """How long one answer may take."""
+
+
 class Settings(Section, frozen=True, kw_only=True, dict=True):
     """Everything one installation is told."""
 
@@ -196,6 +213,8 @@ class Settings(Section, frozen=True, kw_only=True, dict=True):
     """Deployed students."""
     evals: EvalsSettings = EvalsSettings()
     """Eval runs and graders."""
+    distillation: DistillationSettings = DistillationSettings()
+    """Runs of `stillroom distill run`."""
 
     @cached_property
     def folder(self) -> Path:
@@ -217,7 +236,7 @@ def load(path: str | None = None, **flags: Any) -> Settings:
     _merge(values, {name: value for name, value in flags.items() if value is not None})
     settings = _convert(values)
     _check(settings)
-    return settings
+    return _without_paths_to_scratch(settings)
 
 
 def data_folder() -> Path:
@@ -348,6 +367,15 @@ def _hint(error: msgspec.ValidationError, kind: type[Section], value: Any) -> st
             return f" Allowed are: {', '.join(get_args(field.type))}."
     variable = next((name for name, way in variables().items() if way[-1] == path and name in os.environ), None)
     return f" It was set by {variable}." if variable else ""
+
+
+def _without_paths_to_scratch(settings: Settings) -> Settings:
+    """The built-in student has no weights before a job, under whatever name; that is known by the empty path."""
+    students = {
+        name: msgspec.structs.replace(student, path="") if student.path == SCRATCH else student
+        for name, student in settings.students.items()
+    }
+    return msgspec.structs.replace(settings, students=students)
 
 
 def _check(settings: Settings) -> None:

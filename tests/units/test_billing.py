@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from itertools import combinations
@@ -86,6 +87,7 @@ def entries(platform: Platform) -> list[tuple[int, Entry]]:
             prompt_tokens=prompt if answer else 0,
             cached_tokens=choose.randint(0, prompt) if answer else 0,
             completion_tokens=choose.randint(0, 999) if answer else 0,
+            saved_tokens=choose.choice([0, 400]) if answer else 0,
             trained_tokens=choose.randint(1, 10**6) if kind is Kind.TRAINING else 0,
             hosted_seconds=choose.randint(1, 60) if kind is Kind.HOSTING else 0,
         )
@@ -102,15 +104,22 @@ def by_hand(entries: list[tuple[int, Entry]], by: tuple[By, ...]) -> dict[tuple[
         By.KEY: lambda at, entry: entry.key_id,
         By.KIND: lambda at, entry: str(entry.kind),
     }
-    sums: dict[tuple[str | None, ...], list[int]] = defaultdict(lambda: [0] * 7)
+    sums: dict[tuple[str | None, ...], list[int]] = defaultdict(lambda: [0] * 8)
     for at, entry in entries:
         row = sums[tuple(of[each](at, entry) for each in by)]
-        numbers = (1, entry.prompt_tokens, entry.cached_tokens, entry.completion_tokens, entry.trained_tokens)
-        for place, number in enumerate((*numbers, entry.hosted_seconds, cost_picousd(entry, PRICE))):
+        numbers = (1, entry.prompt_tokens, entry.cached_tokens, entry.completion_tokens, entry.saved_tokens)
+        others = (entry.trained_tokens, entry.hosted_seconds, cost_picousd(entry, PRICE))
+        for place, number in enumerate((*numbers, *others)):
             row[place] += number
     return dict(sums)
 
 
+NEWER_COLUMNS = (
+    ("fine_tuning_jobs", "method"),
+    ("models", "dropped_prompt"),
+    ("models", "dropped_prompt_tokens"),
+    ("ledger", "saved_tokens"),
+)
 GROUPINGS = [chosen for size in range(1, 6) for chosen in combinations(By, size)]
 
 
@@ -123,6 +132,7 @@ def test_every_grouping_is_what_adding_by_hand_gives(platform: Platform, entries
                 t.prompt_tokens,
                 t.cached_tokens,
                 t.completion_tokens,
+                t.saved_tokens,
                 t.trained_tokens,
                 t.hosted_seconds,
                 t.cost_picousd,
@@ -178,11 +188,14 @@ def test_sums_are_the_same_however_much_of_them_is_kept_by_day(
 
 
 def test_an_older_database_gets_the_sums_of_its_days(platform: Platform, entries: list[tuple[int, Entry]]) -> None:
-    before = totals(platform.database, 1, tuple(By))
+    before = [replace(total, saved_tokens=0) for total in totals(platform.database, 1, tuple(By))]
     with platform.database.writing.connect() as connection:
         connection.execute(text("DROP TABLE ledger_days"))
         connection.execute(text("DROP INDEX ix_eval_runs_project_number"))
         connection.execute(text("ALTER TABLE fine_tuning_jobs DROP COLUMN integrations"))
+        for table, column in NEWER_COLUMNS:
+            connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
+        connection.execute(text("DROP TABLE soft_labels"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0005'"))
         connection.commit()
     platform.database.migrate()

@@ -28,9 +28,59 @@ def test_unknown_fields_are_passed_on_byte_for_byte() -> None:
     assert json.loads(sent)["model"] == "b"
 
 
-def test_store_and_metadata_stay_here() -> None:
-    sent = json.loads(parsed(store=True, metadata={"a": "b"}).forwarded("m", ask_usage=False))
-    assert set(sent) == {"model", "messages"}
+def test_store_metadata_and_what_is_for_us_stay_here() -> None:
+    asked = parsed(store=True, metadata={"a": "b"}, stillroom={"top_logprobs": 5})
+    assert set(json.loads(asked.forwarded("m", ask_usage=False))) == {"model", "messages"}
+    assert asked.top_logprobs == 5
+    assert parsed().top_logprobs is None
+
+
+def test_logprobs_can_be_asked_for_in_the_callers_place() -> None:
+    sent = json.loads(parsed(logprobs=True, top_logprobs=2).forwarded("m", ask_usage=False, top_logprobs=20))
+    assert (sent["logprobs"], sent["top_logprobs"]) == (True, 20)
+
+
+@pytest.mark.parametrize(
+    "ours", [7, [], {"top_logprobs": 21}, {"top_logprobs": -1}, {"top_logprobs": True}, {"more": 1}]
+)
+def test_what_is_for_us_must_be_known(ours: Any) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        parsed(stillroom=ours)
+    assert str(refused.value.param).startswith("stillroom")
+
+
+PROMPT = "Be brief — 短く。"
+
+
+@pytest.mark.parametrize("role", ["system", "developer"])
+@pytest.mark.parametrize("content", [PROMPT, [{"type": "text", "text": PROMPT}]])
+def test_a_prompt_that_is_known_by_heart_is_left_out_and_the_rest_is_byte_for_byte(role: str, content: Any) -> None:
+    first = json.dumps({"role": role, "content": content})
+    rest = b'{"role" : "user","content":"caf\\u00e9","odd":1.0}'
+    request = chat.parse_request(b'{"model":"m","messages":[' + first.encode() + b", " + rest + b"]}")
+    assert request.begins_with(PROMPT)
+    sent = request.forwarded("m", ask_usage=False, without_prompt=True)
+    assert b'"messages":[' + rest + b"]" in sent
+    assert first.encode() in request.forwarded("m", ask_usage=False)
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "system", "content": PROMPT}],  # nothing would be left
+        [{"role": "system", "content": f"{PROMPT} "}, *MESSAGES],
+        [{"role": "user", "content": PROMPT}, *MESSAGES],
+        [{"role": "system", "content": PROMPT, "name": "a"}, *MESSAGES],
+        [{"role": "system", "content": [{"type": "text", "text": PROMPT}] * 2}, *MESSAGES],
+        [{"role": "system", "content": [{"type": "image_url", "text": PROMPT}]}, *MESSAGES],
+        [{"role": "system", "content": [PROMPT]}, *MESSAGES],
+        [{"role": "system", "content": None}, *MESSAGES],
+        [*MESSAGES, {"role": "system", "content": PROMPT}],
+        [{}, *MESSAGES],
+    ],
+)
+def test_any_other_beginning_is_no_such_prompt(messages: Any) -> None:
+    assert not parsed(messages=messages).begins_with(PROMPT)
 
 
 @pytest.mark.parametrize(

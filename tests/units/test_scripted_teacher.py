@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import socket
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from stillroom.teachers.scripted import (
     Hang,
     Html,
     HugeLine,
+    RefuseLogprobs,
     RefuseStreamOptions,
     ScriptedTeacher,
     Status,
@@ -168,6 +170,55 @@ def test_an_answer_longer_than_max_tokens_is_cut(client: openai.OpenAI) -> None:
     assert (choice.message.content, choice.finish_reason) == ("abcdefgh", "length")
 
 
+def test_logprobs_spell_the_answer_in_bytes_and_are_a_distribution(client: openai.OpenAI) -> None:
+    told = ask(client, logprobs=True, top_logprobs=20).choices[0].logprobs.content
+    assert b"".join(bytes(each.bytes) for each in told) == TEXT.encode()
+    assert "bytes:\\xf0\\x9f" in [each.token for each in told]  # half a letter is no text
+    for each in told:
+        assert len(each.top_logprobs) == 20
+        assert (each.token, each.logprob) in [(other.token, other.logprob) for other in each.top_logprobs]
+        assert 0.95 < sum(math.exp(other.logprob) for other in each.top_logprobs) <= 1
+    assert ask(client, logprobs=True, top_logprobs=20).choices[0].logprobs.content == told
+    assert [each.top_logprobs for each in ask(client, logprobs=True).choices[0].logprobs.content] == [[]] * len(told)
+
+
+def test_a_streams_logprobs_come_with_the_text_they_are_of(client: openai.OpenAI) -> None:
+    whole = ask(client, logprobs=True, top_logprobs=2).choices[0].logprobs.content
+    streamed = []
+    for chunk in ask(client, logprobs=True, top_logprobs=2, stream=True):
+        told = chunk.choices[0].logprobs
+        assert (told is not None) == bool(chunk.choices[0].delta.content)
+        if told is not None:
+            assert b"".join(bytes(each.bytes) for each in told.content).decode() == chunk.choices[0].delta.content
+            streamed += told.content
+    assert streamed == whole
+
+
+def test_a_teacher_may_take_no_notice_of_logprobs() -> None:
+    with ScriptedTeacher(echo, logprobs=False) as teacher, strict_client(teacher) as client:
+        assert ask(client, logprobs=True).choices[0].logprobs is None
+
+
+def test_tool_calls_have_no_logprobs() -> None:
+    with ScriptedTeacher(lambda body: {"tool_calls": [CALL]}) as teacher, strict_client(teacher) as client:
+        assert ask(client, logprobs=True).choices[0].logprobs.content is None
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_logprobs_can_be_refused_all_or_beyond_a_number(
+    teacher: ScriptedTeacher, client: openai.OpenAI, stream: bool
+) -> None:
+    teacher.script_lasting(RefuseLogprobs(most=5))
+    ask(client, logprobs=True, top_logprobs=5, stream=stream)
+    with pytest.raises(openai.BadRequestError) as refused:
+        ask(client, logprobs=True, top_logprobs=6, stream=stream)
+    assert refused.value.param == "top_logprobs"
+    teacher.script_lasting(RefuseLogprobs())
+    with pytest.raises(openai.BadRequestError):
+        ask(client, logprobs=True, stream=stream)
+    ask(client, stream=stream)
+
+
 def test_the_text_parts_of_a_message_are_its_text(client: openai.OpenAI) -> None:
     parts = [
         {"type": "text", "text": "seen"},
@@ -221,7 +272,9 @@ def test_embeddings_are_the_same_in_both_encodings(client: openai.OpenAI, lenien
     assert len(lenient_client.embeddings.create(model="any", input=[1, 2, 3]).data) == 1
 
 
-@pytest.mark.parametrize("wrong", [{"messages": []}, {"messages": ["hi"]}, {"n": 0}, {"max_tokens": "many"}])
+@pytest.mark.parametrize(
+    "wrong", [{"messages": []}, {"messages": ["hi"]}, {"n": 0}, {"max_tokens": "many"}, {"top_logprobs": 5}]
+)
 def test_a_request_that_cannot_be_answered_is_400_in_openais_shape(
     client: openai.OpenAI, wrong: dict[str, Any]
 ) -> None:

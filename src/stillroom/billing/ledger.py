@@ -32,6 +32,8 @@ ledger = Table(
     Column("prompt_tokens", BigInteger, nullable=False, default=0),
     Column("cached_tokens", BigInteger, nullable=False, default=0),
     Column("completion_tokens", BigInteger, nullable=False, default=0),
+    # Of the prompt, what its caller sent and the model did not need: they are not among its tokens.
+    Column("saved_tokens", BigInteger, nullable=False, default=0),
     Column("trained_tokens", BigInteger, nullable=False, default=0),
     Column("hosted_seconds", BigInteger, nullable=False, default=0),
     Column("estimated", Boolean, nullable=False, default=False),
@@ -65,6 +67,7 @@ class Entry:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    saved_tokens: int = 0
     trained_tokens: int = 0
     hosted_seconds: int = 0
     estimated: bool = False

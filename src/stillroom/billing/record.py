@@ -51,6 +51,7 @@ ledger_days = Table(
     Column("prompt_tokens", BigInteger, nullable=False),
     Column("cached_tokens", BigInteger, nullable=False),
     Column("completion_tokens", BigInteger, nullable=False),
+    Column("saved_tokens", BigInteger, nullable=False),
     Column("trained_tokens", BigInteger, nullable=False),
     Column("hosted_seconds", BigInteger, nullable=False),
     # In two parts, as SUMS has them.
@@ -63,7 +64,14 @@ ledger_days = Table(
 )
 
 DAY = ledger.c.created_at // literal_column(str(DAY_SECONDS), Integer)
-COUNTED = ("prompt_tokens", "cached_tokens", "completion_tokens", "trained_tokens", "hosted_seconds")
+COUNTED = (
+    "prompt_tokens",
+    "cached_tokens",
+    "completion_tokens",
+    "saved_tokens",
+    "trained_tokens",
+    "hosted_seconds",
+)
 # Money in two parts, each exact: the pico-USD of ten million dollars are more than a database's integer holds.
 SUMS = (
     func.count().label("events"),

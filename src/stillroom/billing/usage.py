@@ -60,6 +60,7 @@ class Total:
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
+    saved_tokens: int
     trained_tokens: int
     hosted_seconds: int
     cost_picousd: int
@@ -158,13 +159,14 @@ def _add(added: dict[tuple[str | None, ...], list[int]], by: Sequence[By], rows:
 
 
 def _total(by: Sequence[By], group: Sequence[str | None], numbers: Sequence[int]) -> Total:
-    events, prompt, cached, completion, trained, seconds, micro, rest = numbers
+    events, prompt, cached, completion, saved, trained, seconds, micro, rest = numbers
     return Total(
         group=dict(zip(by, group, strict=True)),
         events=events,
         prompt_tokens=prompt,
         cached_tokens=cached,
         completion_tokens=completion,
+        saved_tokens=saved,
         trained_tokens=trained,
         hosted_seconds=seconds,
         cost_picousd=micro * MICRO + rest,

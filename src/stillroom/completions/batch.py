@@ -14,7 +14,7 @@ import msgspec
 from sqlalchemy import BindParameter, Connection, Delete, Update, bindparam, delete, func, insert, select, update
 
 from stillroom.chat import METADATA_PAIRS
-from stillroom.completions import search
+from stillroom.completions import search, soft_labels
 from stillroom.completions.schema import completion_metadata, completions, metadata_pairs, prefixes
 from stillroom.store.tables import as_json
 
@@ -62,6 +62,7 @@ def remove_many(connection: Connection, project: int, numbers: Sequence[int]) ->
     pairs = {pair: -times for pair, times in connection.execute(_PAIRS_OF, {"these": mine})}
     search.forget_many(connection, project, mine)
     connection.execute(_DELETE_LINKS, {"these": mine})
+    soft_labels.remove(connection, mine)
     connection.execute(_DELETE_ROWS, {"these": mine})
     _count(connection, _COUNT_PAIRS, _DELETE_PAIRS, pairs)
     freed = Counter(prefix for _, prefix in found)

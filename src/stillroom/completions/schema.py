@@ -104,6 +104,17 @@ completion_metadata = Table(
     sqlite_with_rowid=False,
 )
 
+# What the teacher weighed at each token of a completion's first choice, packed (see `logprobs.py`).
+soft_labels = Table(
+    "soft_labels",
+    metadata,
+    Column("completion", ForeignKey("completions.number"), primary_key=True, autoincrement=False),
+    Column("tokens", Integer, nullable=False),
+    # The most that any of its tokens has.
+    Column("alternatives", Integer, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+
 
 class Status(enum.StrEnum):
     """Whether the answer is whole; only completed ones are used for training."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,8 +25,10 @@ from stillroom.completions.recorder import Recorder
 from stillroom.completions.table import NewCompletion, Status
 from stillroom.config import GatewaySettings
 from stillroom.errors import TeacherFailed, TeacherTimeout
-from stillroom.gateway.ask import ask, passed_headers
+from stillroom.gateway.ask import passed_headers
 from stillroom.gateway.once import Once, other_request
+from stillroom.gateway.soft_labels import Wish, wish_of
+from stillroom.gateway.tolerance import Asked, Tolerance
 from stillroom.serving.models import Models, Target
 
 
@@ -34,7 +36,7 @@ from stillroom.serving.models import Models, Target
 class Call:
     """A request and who makes it. `by_model_name`: fine-tuned models answer undeployed too.
     `idempotency_key`: the caller's name for this answer, under which it is made once; not for streams.
-    `run`: the eval run that asks, by a key lent to it."""
+    `run`: the eval run that asks, by a key lent to it. `target`: who is to answer, whatever the name stands for."""
 
     request: ChatRequest
     name: str
@@ -44,6 +46,7 @@ class Call:
     by_model_name: bool
     idempotency_key: str | None = None
     run: str | None = None
+    target: Target | None = None
 
     def digest(self) -> bytes:
         """What is asked, and of whom: two calls that differ only in the JSON's spelling have the same.
@@ -72,6 +75,19 @@ class Started:
     number: int
     at: float
     monotonic: float
+    wish: Wish | None
+    """What is to be kept of the answer's logprobs."""
+    drops_prompt: bool
+    """Whether who answers knows the call's system prompt by heart, and is asked without it."""
+
+    def body(self, asked: Asked) -> bytes:
+        """The request as it is sent to who answers."""
+        return self.call.request.forwarded(
+            self.target.upstream_model,
+            ask_usage=asked.usage,
+            top_logprobs=asked.top_logprobs,
+            without_prompt=self.drops_prompt,
+        )
 
 
 class Gateway:
@@ -89,8 +105,7 @@ class Gateway:
         self._numbers = ids.OrderedNumbers()
         # Held by whoever makes the answer, so that however he ends, it is gone from here.
         self._being_made: WeakValueDictionary[int, Started] = WeakValueDictionary()
-        self.without_usage: set[str] = set()
-        """Models whose upstream refused `stream_options`; their usage is estimated."""
+        self.tolerance = Tolerance(limits, clock.monotonic)
 
     async def complete(self, call: Call) -> Completed:
         """The whole answer; stored, when asked for, before this returns.
@@ -122,8 +137,7 @@ class Gateway:
         started = await self.start(call)
         try:
             async with asyncio.timeout(self.limits.total_seconds):
-                body = call.request.forwarded(started.target.upstream_model, ask_usage=False)
-                answer = await ask(started.target.upstream, body, self.limits)
+                answer, _ = await self.tolerance.ask(started.target, started.body, wish=started.wish, stream=False)
                 try:
                     data = await answer.read()
                 finally:
@@ -131,20 +145,26 @@ class Gateway:
         except TimeoutError as error:
             raise self.too_slow(call) from error
         completion = _parse(data, call.name)
+        logprobs: list[Any] = []
+        if started.wish is not None:
+            data, logprobs = _without_labels(data, completion, started.wish)
         if call.request.store:
             data = _with_our_id(data, completion, ids.completion_id(started.number))
-        await self.settle(started, completion, Status.COMPLETED, self._clock.monotonic(), _kept(call, digest, data))
+        now, answered = self._clock.monotonic(), _kept(call, digest, data)
+        await self.settle(started, completion, Status.COMPLETED, now, answered, logprobs)
         return Completed(body=data, headers=passed_headers(answer.headers))
 
     async def start(self, call: Call) -> Started:
         """Resolves who answers. Raises ModelNotFound."""
-        target = await self.models.resolve(call.project, call.name, by_model_name=call.by_model_name)
+        target = call.target or await self.models.resolve(call.project, call.name, by_model_name=call.by_model_name)
         started = Started(
             call=call,
             target=target,
             number=self._numbers.mint(),
             at=self._clock.now(),
             monotonic=self._clock.monotonic(),
+            wish=wish_of(call.request, target.top_logprobs),
+            drops_prompt=target.dropped_prompt is not None and call.request.begins_with(target.dropped_prompt),
         )
         self._being_made[started.number] = started
         return started
@@ -161,9 +181,11 @@ class Gateway:
         status: Status,
         first_token: float,
         answer: KeptAnswer | None = None,
+        logprobs: Sequence[Any] = (),
     ) -> None:
-        """Meters the answer and, when it is to be stored or kept, waits until it is."""
-        committed = self.keep(started, completion, status, first_token, answer)
+        """Meters the answer and, when it is to be stored or kept, waits until it is. `logprobs`: of its
+        first choice, to be kept with it."""
+        committed = self.keep(started, completion, status, first_token, answer, logprobs)
         if committed is not None:
             await asyncio.shield(asyncio.wrap_future(committed))
 
@@ -174,6 +196,7 @@ class Gateway:
         status: Status,
         first_token: float,
         answer: KeptAnswer | None = None,
+        logprobs: Sequence[Any] = (),
     ) -> Future[None] | None:
         """Meters the answer and begins storing it; None when it is neither to be stored nor kept."""
         usage = chat.usage_of(completion, started.call.request)
@@ -183,7 +206,7 @@ class Gateway:
             self._recorder.meter(entry, started.target.price)
             return None
         new = self._new_completion(started, completion, status, first_token, usage) if store else None
-        return self._recorder.keep(entry, started.target.price, new=new, answer=answer)
+        return self._recorder.keep(entry, started.target.price, new=new, answer=answer, logprobs=logprobs)
 
     def monotonic(self) -> float:
         return self._clock.monotonic()
@@ -224,6 +247,7 @@ class Gateway:
             prompt_tokens=usage.prompt_tokens,
             cached_tokens=usage.cached_tokens,
             completion_tokens=usage.completion_tokens,
+            saved_tokens=started.target.dropped_prompt_tokens if started.drops_prompt else 0,
             estimated=usage.estimated,
         )
 
@@ -243,6 +267,13 @@ def _parse(data: bytes, name: str) -> dict[str, Any]:
     if not chat.is_completion(completion):
         raise TeacherFailed(f"'{name}' answered with JSON that is not a chat completion.")
     return dict(completion)
+
+
+def _without_labels(data: bytes, completion: dict[str, Any], wish: Wish) -> tuple[bytes, list[Any]]:
+    """The answer as its caller sees it, parsed too, and the logprobs of its first choice."""
+    shown = wish.shown(data, data)
+    logprobs = wish.hide(completion)
+    return msgspec.json.encode(completion) if shown is None else shown, logprobs
 
 
 def _with_our_id(data: bytes, completion: dict[str, Any], our_id: str) -> bytes:

@@ -1,15 +1,16 @@
 """One answer as it comes, over server-sent events: the streaming twin of `complete`.
 
-The upstream's events are passed on as the bytes they came in, but for three things: a stored
+The upstream's events are passed on as the bytes they came in, but for four things: a stored
 answer carries our id; the usage chunk, which is always asked for, is dropped when the caller did not
-ask; and `[DONE]` is held back until the answer is stored, because to the caller it means just that.
+ask; so are logprobs that are only kept; and `[DONE]` is held back until the answer is stored, because to
+the caller it means just that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -18,10 +19,11 @@ import msgspec
 from stillroom import chat, ids
 from stillroom.chat import Answer
 from stillroom.completions.table import Status
-from stillroom.errors import StillroomError, TeacherFailed, TeacherRefused, TeacherTimeout
-from stillroom.gateway.ask import ask, passed_headers
+from stillroom.errors import StillroomError, TeacherFailed, TeacherTimeout
+from stillroom.gateway.ask import passed_headers
 from stillroom.gateway.complete import Call, Gateway, Started
 from stillroom.gateway.events import DONE_EVENT, check_first, data_of, error_event, is_usage, parse_chunk, split_events
+from stillroom.gateway.tolerance import Asked, names_logprobs
 
 Send = Callable[[bytes], Awaitable[None]]
 
@@ -98,7 +100,18 @@ class Stream:
         self._chunks.append(chunk)
         if is_usage(chunk) and not self._started.call.request.wants_usage:
             return b"", False
-        return self._with_our_id(event, chunk), False
+        return self._with_our_id(self._without_labels(event, payload, chunk), chunk), False
+
+    def _without_labels(self, event: bytes, payload: bytes, chunk: Mapping[str, Any]) -> bytes:
+        wish = self._started.wish
+        if wish is None or not any(choice.get("logprobs") for choice in chunk.get("choices") or ()):
+            return event
+        shown = wish.shown(event, payload)
+        if shown is None:
+            told = msgspec.json.decode(payload)
+            wish.hide(told)
+            shown = b"data: " + msgspec.json.encode(told) + b"\n\n"
+        return shown
 
     def _with_our_id(self, event: bytes, chunk: Mapping[str, Any]) -> bytes:
         if not self._started.call.request.store or not isinstance(chunk.get("id"), str):
@@ -118,10 +131,19 @@ class Stream:
         return completion
 
     async def _settle(self, status: Status) -> None:
-        await self._gateway.settle(self._started, self._completion(), status, self._first_token)
+        completion = self._completion()
+        told = self._hide(completion)
+        kept = told if status is Status.COMPLETED else ()  # nobody trains on an answer that broke off
+        await self._gateway.settle(self._started, completion, status, self._first_token, logprobs=kept)
 
     def _keep(self, status: Status) -> Future[None] | None:
-        return self._gateway.keep(self._started, self._completion(), status, self._first_token)
+        completion = self._completion()
+        self._hide(completion)
+        return self._gateway.keep(self._started, completion, status, self._first_token)
+
+    def _hide(self, completion: dict[str, Any]) -> Sequence[Any]:
+        """Makes it what the caller saw; gives the logprobs of its first choice that are to be kept."""
+        return () if self._started.wish is None else self._started.wish.hide(completion)
 
     def _deadline(self) -> float:
         spent = self._gateway.monotonic() - self._started.monotonic
@@ -131,14 +153,21 @@ class Stream:
 async def open_stream(gateway: Gateway, call: Call) -> tuple[Stream, bytes]:
     """The stream and its first event. Until here an error has a status of its own."""
     started = await gateway.start(call)
-    answer = await _ask(gateway, started)
-    try:
-        events = split_events(answer.chunks())
-        first = await _first_event(events, gateway, call)
-    except BaseException:
-        answer.close()
-        raise
-    return Stream(gateway, started, answer, events), first
+    while True:
+        answer, asked = await _ask(gateway, started)
+        try:
+            events = split_events(answer.chunks())
+            first = await _first_event(events, gateway, call)
+        except TeacherFailed as error:
+            answer.close()
+            if asked.top_logprobs is None or not names_logprobs(error):
+                raise
+            gateway.tolerance.forget_logprobs(started.target.model, 0)
+        except BaseException:
+            answer.close()
+            raise
+        else:
+            return Stream(gateway, started, answer, events), first
 
 
 async def _first_event(events: AsyncIterator[bytes], gateway: Gateway, call: Call) -> bytes:
@@ -156,21 +185,9 @@ async def _first_event(events: AsyncIterator[bytes], gateway: Gateway, call: Cal
     return first
 
 
-async def _ask(gateway: Gateway, started: Started) -> Answer:
-    call, target = started.call, started.target
+async def _ask(gateway: Gateway, started: Started) -> tuple[Answer, Asked]:
     try:
         async with asyncio.timeout(gateway.limits.total_seconds):
-            if target.model not in gateway.without_usage:
-                try:
-                    return await ask(target.upstream, _body(started, ask_usage=True), gateway.limits)
-                except TeacherRefused as refusal:
-                    if refusal.details["status"] != 400 or "stream_options" not in refusal.message:
-                        raise
-                    gateway.without_usage.add(target.model)
-            return await ask(target.upstream, _body(started, ask_usage=False), gateway.limits)
+            return await gateway.tolerance.ask(started.target, started.body, wish=started.wish, stream=True)
     except TimeoutError as error:
-        raise gateway.too_slow(call) from error
-
-
-def _body(started: Started, *, ask_usage: bool) -> bytes:
-    return started.call.request.forwarded(started.target.upstream_model, ask_usage=ask_usage)
+        raise gateway.too_slow(started.call) from error

@@ -33,6 +33,12 @@ class Target:
     price: Price
     model: str
     """The teacher's or student's name, for the ledger."""
+    top_logprobs: int = 0
+    """How many alternatives at each token of stored answers are to be kept."""
+    dropped_prompt: str | None = None
+    """The system prompt that a student was trained without: it is asked without it."""
+    dropped_prompt_tokens: int = 0
+    """How many tokens a call saves by that."""
 
 
 class Models:
@@ -71,7 +77,7 @@ class Models:
             return self._teacher(name)
         student = self._student(project, name, model)
         if by_model_name and student is not None:
-            return await self._hosted(*student)
+            return await self._hosted(*student, model)
         if name == SCRATCH:
             raise ModelNotFound(
                 f"`{name}` is a base model of random weights, which knows no words before its job: fine-tune it, and "
@@ -81,6 +87,13 @@ class Models:
         raise ModelNotFound(
             f"The model `{shortened(name)}` does not exist or you do not have access to it.", param="model"
         )
+
+    def teacher(self, name: str) -> Target:
+        """The configured teacher, even where a deployment answers in its place. Raises ModelNotFound."""
+        if name not in self._teachers:
+            known = ", ".join(sorted(self._teachers)) or "none"
+            raise ModelNotFound(f"'{shortened(name)}' is no teacher. The configuration has: {known}.", param="name")
+        return self._teacher(name)
 
     def find_student(self, project: int, name: str) -> tuple[Weights, Price] | None:
         """The weights that a fine-tuned model's or base's name stands for, and their price; None when it
@@ -106,7 +119,7 @@ class Models:
             return self._teacher(deployment.model)
         student = self._student(project, deployment.model, model)
         if student is not None:
-            return await self._hosted(*student)
+            return await self._hosted(*student, model)
         raise ModelNotFound(
             f"The deployment '{deployment.name}' points to '{deployment.model}', which is gone.", param="model"
         )
@@ -114,12 +127,23 @@ class Models:
     def _teacher(self, name: str) -> Target:
         teacher = self._settings.teachers[name]
         return Target(
-            upstream=self._teachers[name], upstream_model=teacher.model or name, price=teacher.price, model=name
+            upstream=self._teachers[name],
+            upstream_model=teacher.model or name,
+            price=teacher.price,
+            model=name,
+            top_logprobs=teacher.top_logprobs,
         )
 
-    async def _hosted(self, weights: Weights, price: Price) -> Target:
+    async def _hosted(self, weights: Weights, price: Price, model: catalog.Model | None) -> Target:
         upstream = await self._hosting.upstream(weights, price)
-        return Target(upstream=upstream, upstream_model=weights.name, price=price, model=weights.name)
+        return Target(
+            upstream=upstream,
+            upstream_model=weights.name,
+            price=price,
+            model=weights.name,
+            dropped_prompt=None if model is None else model.dropped_prompt,
+            dropped_prompt_tokens=(0 if model is None else model.dropped_prompt_tokens) or 0,
+        )
 
     def _warn_of_clash(self, name: str) -> None:
         if name in self._teachers and name not in self._warned:

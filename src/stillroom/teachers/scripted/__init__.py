@@ -23,11 +23,13 @@ from stillroom.teachers.scripted.faults import (
     Hang,
     Html,
     HugeLine,
+    RefuseLogprobs,
     RefuseStreamOptions,
     Reply,
     Status,
     StreamError,
 )
+from stillroom.teachers.scripted.forms import in_form
 from stillroom.teachers.scripted.objects import JsonObject, count_tokens
 from stillroom.teachers.scripted.server import Answer, ReceivedRequest, ScriptedTeacher, echo, triage_expert
 
@@ -45,6 +47,7 @@ __all__ = [
     "HugeLine",
     "JsonObject",
     "ReceivedRequest",
+    "RefuseLogprobs",
     "RefuseStreamOptions",
     "Reply",
     "ScriptedTeacher",
@@ -52,5 +55,6 @@ __all__ = [
     "StreamError",
     "count_tokens",
     "echo",
+    "in_form",
     "triage_expert",
 ]

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from stillroom.teachers.scripted import ScriptedTeacher, triage_expert
+from stillroom.teachers.scripted import ScriptedTeacher, in_form, triage_expert
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--until-stdin-closes", action="store_true")
     options = parser.parse_args(arguments)
     seconds = options.seconds_per_answer
-    with ScriptedTeacher(triage_expert, port=options.port, first_token_seconds=seconds, record=False) as teacher:
+    with ScriptedTeacher(in_form(triage_expert), port=options.port, first_token_seconds=seconds, record=False) as teacher:
         print(teacher.url, flush=True)  # noqa: T201
         try:
             if options.until_stdin_closes:

@@ -172,6 +172,24 @@ class RefuseStreamOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RefuseLogprobs:
+    """400 for a request that asks for logprobs with more alternatives than `most`, or, with None, for any."""
+
+    most: int | None = None
+
+    async def send(self, reply: Reply) -> web.StreamResponse:
+        asked = reply.question.get("top_logprobs") or 0
+        if reply.question.get("logprobs") is not True or (self.most is not None and asked <= self.most):
+            return await reply.send()
+        message = f"Invalid value for 'top_logprobs': must be at most {self.most}."
+        if self.most is None:
+            message = "Unsupported parameter: 'logprobs' is not supported with this model."
+        name = "logprobs" if self.most is None else "top_logprobs"
+        error = error_body(400, message, code="unsupported_parameter", param=name, azure=reply.azure)
+        return await Status(code=400, body=error).send(reply)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CloseAtOnce:
     """A TCP reset instead of a response."""
 

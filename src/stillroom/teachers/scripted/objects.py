@@ -14,6 +14,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from stillroom.teachers.scripted.weighing import MOST_ALTERNATIVES, weighed
+
 JsonObject = dict[str, Any]
 
 PATH = re.compile(r"/(?:v1|openai/deployments/[^/]+)/(chat/completions|embeddings|models)")
@@ -65,7 +67,18 @@ def wrong_parameter(resource: str, body: Any) -> str | None:
         return "messages"
     most = {"n": MOST_CHOICES, "max_tokens": MOST_TOKENS, "max_completion_tokens": MOST_TOKENS}
     given = {name: body[name] for name in most if body.get(name) is not None}
-    return next((n for n, value in given.items() if not isinstance(value, int) or not 1 <= value <= most[n]), None)
+    wrong = [n for n, value in given.items() if not isinstance(value, int) or not 1 <= value <= most[n]]
+    return wrong[0] if wrong else _wrong_logprobs(body)
+
+
+def _wrong_logprobs(body: JsonObject) -> str | None:
+    asked, alternatives = body.get("logprobs"), body.get("top_logprobs")
+    if not isinstance(asked, bool | None):
+        return "logprobs"
+    if alternatives is None:
+        return None
+    right = isinstance(alternatives, int) and 0 <= alternatives <= MOST_ALTERNATIVES
+    return None if right and asked is True else "top_logprobs"
 
 
 def refusal(request: web.BaseRequest, status: int, message: str, **details: str) -> web.Response:
@@ -84,8 +97,10 @@ def error_body(
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def completion_of(body: JsonObject, answer: str | JsonObject, *, model: str, number: int) -> JsonObject:
-    """The `chat.completion`; with `n`, as many equal choices."""
+def completion_of(
+    body: JsonObject, answer: str | JsonObject, *, model: str, number: int, logprobs: bool = True
+) -> JsonObject:
+    """The `chat.completion`; with `n`, as many equal choices. `logprobs`: whether those are told when asked for."""
     message: JsonObject = {"role": "assistant", "content": None, "refusal": None}
     message |= {"content": answer} if isinstance(answer, str) else answer
     finish_reason = "tool_calls" if message.get("tool_calls") else "stop"
@@ -94,7 +109,8 @@ def completion_of(body: JsonObject, answer: str | JsonObject, *, model: str, num
     if most_tokens is not None and content and count_tokens(content) > most_tokens:
         message["content"] = content.encode()[: most_tokens * BYTES_PER_TOKEN].decode(errors="ignore")
         finish_reason = "length"
-    choice = {"message": message, "logprobs": None, "finish_reason": finish_reason}
+    told = _logprobs_of(body, message) if logprobs else None
+    choice = {"message": message, "logprobs": told, "finish_reason": finish_reason}
     choices = [{"index": index, **choice} for index in range(body.get("n") or 1)]
     return {
         "id": f"chatcmpl-scripted{number}",
@@ -106,6 +122,14 @@ def completion_of(body: JsonObject, answer: str | JsonObject, *, model: str, num
         "service_tier": "default",
         "system_fingerprint": FINGERPRINT,
     }
+
+
+def _logprobs_of(body: JsonObject, message: JsonObject) -> JsonObject | None:
+    """Those of the text; tool calls have none."""
+    if body.get("logprobs") is not True:
+        return None
+    parts = CHUNK.findall(message["content"] or "")
+    return {"content": weighed(parts, body.get("top_logprobs") or 0) if parts else None, "refusal": None}
 
 
 def usage_of(messages: list[JsonObject], message: JsonObject, *, choices: int) -> JsonObject:
@@ -130,13 +154,24 @@ def stream_events(body: JsonObject, completion: JsonObject) -> list[bytes]:
     events = []
     for choice in completion["choices"]:
         frame = {"index": choice["index"], "logprobs": None, "finish_reason": None}
+        told = list((choice["logprobs"] or {}).get("content") or ())
         for delta in deltas(choice["message"]):
-            events.append(event_bytes({**chunk, "choices": [{**frame, "delta": delta}]}))
+            part = _taken(told, delta.get("content") or "")
+            events.append(event_bytes({**chunk, "choices": [{**frame, "delta": delta, "logprobs": part}]}))
         end = {**frame, "delta": {}, "finish_reason": choice["finish_reason"]}
         events.append(event_bytes({**chunk, "choices": [end]}))
     if with_usage:
         events.append(event_bytes({**chunk, "choices": [], "usage": usage}))
     return [*events, DONE]
+
+
+def _taken(told: list[JsonObject], text: str) -> JsonObject | None:
+    """Takes from the front the tokens that spell this text, for the chunk that carries it."""
+    left, content = len(text.encode(errors="replace")), []
+    while told and left > 0:
+        content.append(told.pop(0))
+        left -= len(content[-1]["bytes"])
+    return {"content": content, "refusal": None} if content else None
 
 
 def deltas(message: JsonObject) -> Iterator[JsonObject]:

@@ -70,7 +70,8 @@ class ScriptedTeacher:
     `answer` is called in the server's thread and must not block. An answer takes `first_token_seconds` and
     then `token_seconds` for every chunk, streamed or not. Answers carry the name `model`, whatever name the
     request has. With an `api_key` a request must bring it: as a bearer token, on Azure's paths as `api-key`.
-    Without `record` the requests are counted but not kept.
+    Without `record` the requests are counted but not kept. Asked for logprobs, it tells them (see `weighing`);
+    without `logprobs` it takes no notice, as some servers do.
     """
 
     def __init__(
@@ -84,8 +85,10 @@ class ScriptedTeacher:
         model: str = "scripted-triage",
         api_key: str | None = None,
         record: bool = True,
+        logprobs: bool = True,
     ) -> None:
         self._answer = answer
+        self._logprobs = logprobs
         self._host = host
         self._port = port
         self._first_token_seconds = first_token_seconds
@@ -234,7 +237,8 @@ class ScriptedTeacher:
         if resource == "embeddings":
             vectors = embedding_list(body, model=self._model)
             return Reply(request=request, question=body, number=number, pieces=body_parts(vectors))
-        completion = completion_of(body, self._answer(body), model=self._model, number=number)
+        said = self._answer(body)
+        completion = completion_of(body, said, model=self._model, number=number, logprobs=self._logprobs)
         if body.get("stream") is not True:
             if self._token_seconds:
                 await asyncio.sleep(self._token_seconds * len(stream_events(body, completion)))

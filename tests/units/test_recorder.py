@@ -1,0 +1,65 @@
+"""What is kept with an answer, in one transaction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stillroom import logprobs
+from stillroom.assembly import Platform, open_platform
+from stillroom.billing import Entry, Kind
+from stillroom.completions import soft_labels, table
+from stillroom.completions.recorder import Recorder
+from stillroom.completions.table import NewCompletion, Status
+from stillroom.config import Price, Settings
+from stillroom.errors import StoreUnavailable
+
+CONTENT = [{"token": "a", "bytes": [97], "logprob": -0.5, "top_logprobs": [{"token": "b", "logprob": -1.5}]}] * 3
+ENTRY = Entry(project=1, kind=Kind.ANSWER, model="m", prompt_tokens=1)
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> Platform:
+    return open_platform(Settings(data=str(tmp_path / "data")))
+
+
+def completion(number: int) -> NewCompletion:
+    return NewCompletion(
+        number=number,
+        project=1,
+        created_at=1,
+        model="m",
+        status=Status.COMPLETED,
+        request={"messages": [{"role": "user", "content": "hi"}]},
+        response={"choices": [{"message": {"role": "assistant", "content": "aaa"}, "finish_reason": "stop"}]},
+        metadata={},
+        prompt_tokens=1,
+        completion_tokens=1,
+        first_token_ms=1,
+        latency_ms=1,
+    )
+
+
+def test_soft_labels_are_there_when_the_answer_is(platform: Platform) -> None:
+    recorder = Recorder(platform.writer)
+    for number, content in ((1, CONTENT), (2, [])):
+        recorder.keep(ENTRY, Price(), new=completion(number), answer=None, logprobs=content).result(10)
+    with platform.database.read() as connection:
+        kept = soft_labels.of(connection, [1, 2])
+        sizes = soft_labels.sizes(connection, 1)
+    assert {number: len(logprobs.unpack(body)) for number, body in kept.items()} == {1: 3}
+    assert sizes == soft_labels.Sizes(tokens=3, alternatives=1, bytes=len(kept[1]))
+    platform.close()
+
+
+def test_what_cannot_be_stored_is_told_to_who_waits_labels_or_not(platform: Platform) -> None:
+    recorder = Recorder(platform.writer)
+    recorder.keep(ENTRY, Price(), new=completion(1), answer=None, logprobs=CONTENT).result(10)
+    with pytest.raises(Exception, match="UNIQUE"):
+        recorder.keep(ENTRY, Price(), new=completion(1), answer=None, logprobs=CONTENT).result(10)
+    with platform.database.read() as connection:
+        assert table.get(connection, 1, 1) is not None
+    platform.close()
+    with pytest.raises(StoreUnavailable, match="stopping"):
+        recorder.keep(ENTRY, Price(), new=completion(2), answer=None, logprobs=CONTENT).result(10)
