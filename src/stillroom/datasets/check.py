@@ -1,31 +1,36 @@
 """Reads a training file as strictly as a fine-tuning job would, and says where it is wrong.
 
-Rows are chat examples, one JSON object a line, as OpenAI and Azure define them; a byte order mark,
-CRLF line ends and blank lines are tolerated.
+Rows are chat examples, or all of them preference pairs, one JSON object a line, as OpenAI and Azure define them; a
+byte order mark, CRLF line ends and blank lines are tolerated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from stillroom import logprobs
 from stillroom.errors import InvalidTrainingFile
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 ROW_FIELDS = {"messages", "tools", "parallel_tool_calls", "functions", "function_call", "tool_choice"}
-PREFERENCE_FIELDS = ("preferred_output", "preferred_completion")
+# OpenAI's guides and OpenAI's specification spell them differently.
+PAIRS = (("preferred_output", "non_preferred_output"), ("preferred_completion", "non_preferred_completion"))
+PREFERENCE_FIELDS = {"input", *PAIRS[0], *PAIRS[1]}
+INPUT_FIELDS = {"messages", "tools", "parallel_tool_calls"}
+SAID = ("content", "refusal", "tool_calls", "function_call")  # what makes two answers differ
 LINE_BYTES = 32 * 1024 * 1024  # a longer line is no chat example
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a well-formed file holds. `image_line` is the first line with an image, `preference_line`
-    the first that is a preference pair; None when there is none."""
+    """What a well-formed file holds. `image_line` is the first line with an image, `preference_line` the first
+    that is a preference pair, as all others are then; None when there is none."""
 
     examples: int
     image_line: int | None = None
@@ -36,13 +41,16 @@ def check_file(path: Path) -> Report:
     """Reads every line. Raises InvalidTrainingFile naming the first wrong line and its field."""
     examples, image_line, preference_line = 0, None, None
     for number, row in rows(path):
+        is_pair = _is_pair(row)
+        if examples and is_pair != (preference_line is not None):
+            raise _wrong(number, None, _another_kind(is_pair))
         examples += 1
-        if isinstance(row.get("input"), dict):
+        if is_pair:
             preference_line = preference_line or number
-            _check_preference(number, row)
-            continue
-        _check_row(number, row)
-        if image_line is None and _has_image(row):
+            _check_pair(number, row)
+        else:
+            _check_row(number, row)
+        if image_line is None and _has_image(row["input"] if is_pair else row):
             image_line = number
     return Report(examples=examples, image_line=image_line, preference_line=preference_line)
 
@@ -67,6 +75,15 @@ def _object(number: int, text: bytes) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise _wrong(number, None, "is not a JSON object")
     return row
+
+
+def _is_pair(row: dict[str, Any]) -> bool:
+    return "messages" not in row and not PREFERENCE_FIELDS.isdisjoint(row)
+
+
+def _another_kind(is_pair: bool) -> str:
+    kinds = ("a preference pair", "conversations") if is_pair else ("a conversation", "preference pairs")
+    return f"is {kinds[0]}, while the lines before are {kinds[1]}; a file has one kind of rows"
 
 
 def _check_row(number: int, row: dict[str, Any]) -> None:
@@ -103,6 +120,17 @@ def _check_message(number: int, field: str, message: Any) -> None:
         if message["weight"] not in (0, 1, None) or isinstance(message["weight"], bool):
             raise _wrong(number, f"{field}.weight", f"is {message['weight']!r}; expected 0 or 1")
     _check_content(number, field, message)
+    if message.get("logprobs") is not None:
+        _check_logprobs(number, field, message)
+
+
+def _check_logprobs(number: int, field: str, message: dict[str, Any]) -> None:
+    if message["role"] != "assistant":
+        raise _wrong(number, f"{field}.logprobs", f"stands on a {message['role']} message; only answers have them")
+    try:
+        logprobs.of_message(message["logprobs"])
+    except ValueError as error:
+        raise _wrong(number, f"{field}.logprobs", f"cannot be read: {error}") from error
 
 
 def _check_content(number: int, field: str, message: dict[str, Any]) -> None:
@@ -116,14 +144,67 @@ def _check_content(number: int, field: str, message: dict[str, Any]) -> None:
         raise _wrong(number, f"{field}.content", "must be text or an array of content parts")
 
 
-def _check_preference(number: int, row: dict[str, Any]) -> None:
-    _check_messages(number, "input.messages", row["input"].get("messages"))
-    for name in PREFERENCE_FIELDS:
-        for field in (name, f"non_{name}"):
-            if field in row:
-                _check_messages(number, field, row[field])
-    if not any(name in row and f"non_{name}" in row for name in PREFERENCE_FIELDS):
-        raise _wrong(number, "preferred_output", "and non_preferred_output must both be there")
+def _check_pair(number: int, row: dict[str, Any]) -> None:
+    if unknown := sorted(set(row) - PREFERENCE_FIELDS):
+        known = ", ".join(("input", *PAIRS[0]))
+        raise _wrong(number, unknown[0], f"is not a field of a preference pair; known are {known}")
+    _check_input(number, row.get("input"))
+    better, worse = _spelling(number, row)
+    for field in (better, worse):
+        _check_answer(number, field, row[field])
+    if said(row[better][0]) == said(row[worse][0]):
+        raise _wrong(number, worse, f"says the same as `{better}`, so there is nothing to prefer")
+
+
+def _check_input(number: int, given: Any) -> None:
+    if not isinstance(given, dict):
+        raise _wrong(number, "input", "must be an object with `messages`")
+    if unknown := sorted(set(given) - INPUT_FIELDS):
+        known = ", ".join(sorted(INPUT_FIELDS))
+        raise _wrong(number, f"input.{unknown[0]}", f"is not a field of a pair's input; known are {known}")
+    if not isinstance(given.get("tools") or [], list):
+        raise _wrong(number, "input.tools", "must be an array")
+    messages = given.get("messages")
+    _check_messages(number, "input.messages", messages)
+    assert isinstance(messages, list)
+    if messages[-1]["role"] == "assistant":
+        last = f"input.messages[{len(messages) - 1}]"
+        raise _wrong(number, last, "is from the assistant; the conversation must end before the two answers")
+
+
+def _spelling(number: int, row: dict[str, Any]) -> tuple[str, str]:
+    """The names that the row has for the better and the worse answer."""
+    used = [pair for pair in PAIRS if not set(pair).isdisjoint(row)]
+    if len(used) > 1:
+        names = " and ".join(f"`{name}`" for name in sorted(set(row) - {"input"}))
+        raise _wrong(
+            number, None, f"has {names}; a row has either {' and '.join(PAIRS[0])} or {' and '.join(PAIRS[1])}"
+        )
+    pair = used[0] if used else PAIRS[0]
+    for name in pair:
+        if name not in row:
+            raise _wrong(number, name, "is missing; a preference pair has both answers")
+    return pair
+
+
+def _check_answer(number: int, field: str, answer: Any) -> None:
+    if not isinstance(answer, list) or len(answer) != 1:
+        raise _wrong(number, field, "must be an array with exactly one message")
+    _check_messages(number, field, answer)
+    if answer[0]["role"] != "assistant":
+        raise _wrong(number, f"{field}[0]", f"is a {answer[0]['role']} message; an answer is the assistant's")
+
+
+def said(message: Mapping[str, Any]) -> list[Any]:
+    """What an answer says: two that say the same have the same."""
+    return [plain(message.get(name)) for name in SAID]
+
+
+def plain(value: Any) -> Any:
+    """Text given as parts is the same text, and nothing is nothing."""
+    if isinstance(value, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in value):
+        return "".join(str(part.get("text")) for part in value) or None
+    return value or None
 
 
 def _has_image(row: dict[str, Any]) -> bool:

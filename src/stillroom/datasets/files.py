@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import time
 from collections.abc import Collection, Iterable, Mapping
@@ -105,6 +106,8 @@ class Files:
         self._database = database
         self._writer = writer
         self._blobs = blobs
+        self.curating = asyncio.Lock()
+        """Whoever curates rows holds it: the work is heavy, and two at a time would only slow each other."""
 
     def create(
         self,
@@ -115,10 +118,13 @@ class Files:
         *,
         expires_after_seconds: int | None = None,
         selection: Mapping[str, Any] | None = None,
+        report: bytes | None = None,
     ) -> File:
         """Stores the pieces joined. A training file is read line by line: what is wrong with it is
-        in the status, so that the upload itself succeeds as it does elsewhere."""
+        in the status, so that the upload itself succeeds as it does elsewhere. `report`: that of its curation."""
         file_id = ids.random_id("file-")
+        if report is not None:
+            self._blobs.write(_report(file_id), [report])
         prepared = self.prepare(
             file_id,
             project,
@@ -204,12 +210,23 @@ class Files:
         """Where the bytes lie."""
         return self._blobs.path(_blob(self.get(project, file_id).id))
 
+    def report(self, project: int, file_id: str) -> bytes:
+        """The report of the curation that made the file. Raises NotFound when there was none."""
+        file = self.get(project, file_id)
+        try:
+            return self._blobs.path(_report(file.id)).read_bytes()
+        except NotFound:
+            raise NotFound(
+                f"{file.id} has no report: it was not made of stored completions with 'curation'.", param="id"
+            ) from None
+
     def delete(self, project: int, file_id: str) -> None:
         """Removes the row, then the bytes. Raises NotFound when the project has no such file."""
         statement = delete(files).where(files.c.project == project, files.c.id == file_id)
         if self._writer.write(lambda c: c.execute(statement).rowcount) == 0:
             raise NotFound(f"No such File object: {shortened(file_id)}", param="id")
         self._blobs.delete(_blob(file_id))
+        self._blobs.delete(_report(file_id))
 
     def purge_expired(self) -> None:
         """Removes the files whose time is over; they have been invisible since."""
@@ -230,6 +247,10 @@ def _alive() -> ColumnElement[bool]:
 
 def _blob(file_id: str) -> str:
     return f"files/{file_id}"
+
+
+def _report(file_id: str) -> str:
+    return f"reports/{file_id}"
 
 
 def _check_name(filename: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from stillroom import catalog
+from stillroom.datasets.check import plain
 from stillroom.errors import NotFound
 from stillroom.store.blobs import Blobs
 from stillroom.store.database import Database
@@ -55,7 +56,7 @@ class Lineage:
 
 def digest(messages: Sequence[Mapping[str, Any]]) -> bytes:
     """What a prompt is known by: who said what, whatever the spelling of the JSON."""
-    said = [(message.get("role"), [_plain(message.get(name)) for name in SAID]) for message in messages]
+    said = [(message.get("role"), [plain(message.get(name)) for name in SAID]) for message in messages]
     text = msgspec.json.encode(said, order="sorted")
     return hashlib.blake2b(text, digest_size=DIGEST_BYTES).digest()
 
@@ -66,17 +67,14 @@ def _digests(training_file: Path) -> set[bytes]:
 
 
 def _prompts(line: bytes) -> Iterator[bytes]:
-    messages = msgspec.json.decode(line.removeprefix(b"\xef\xbb\xbf"))["messages"]
+    row = msgspec.json.decode(line.removeprefix(b"\xef\xbb\xbf"))
+    if "input" in row:  # a preference pair
+        yield digest(row["input"]["messages"])
+        return
+    messages = row["messages"]
     for turn, message in enumerate(messages):
         if message.get("role") == "assistant" and message.get("weight") != 0:
             yield digest(messages[:turn])
-
-
-def _plain(value: Any) -> Any:
-    """Text given as parts is the same text."""
-    if isinstance(value, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in value):
-        return "".join(str(part.get("text")) for part in value) or None
-    return value or None
 
 
 def _blob(job_id: str) -> str:
