@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
+from datetime import datetime
 
 DAY_SECONDS = 86_400
+AGO = re.compile(r"(\d+)([smhd])")
+UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": DAY_SECONDS}
 
 
 class Clock:
@@ -18,6 +22,16 @@ class Clock:
     def monotonic(self) -> float:
         """Seconds that never run backwards; only differences mean something."""
         return time.monotonic()
+
+
+def moment(text: str) -> int:
+    """A time as people write it, `30m`, `2h`, `7d` ago or an ISO time, in seconds since the epoch. Raises ValueError."""
+    if ago := AGO.fullmatch(text):
+        return int(time.time()) - int(ago[1]) * UNIT_SECONDS[ago[2]]
+    try:
+        return int(datetime.fromisoformat(text).timestamp())
+    except ValueError:
+        raise ValueError(f"{text!r} is neither like 30m, 2h, 7d nor an ISO time") from None
 
 
 async def tick(seconds: float) -> None:

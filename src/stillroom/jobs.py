@@ -185,6 +185,12 @@ def claimable_from(connection: Connection, kinds: Iterable[str], held_back: Coll
     return connection.execute(_queued(kinds, held_back).with_only_columns(func.min(jobs.c.not_before))).scalar()
 
 
+def queued_besides(connection: Connection, subjects: Collection[str]) -> list[int]:
+    """The numbers of all queued jobs but these."""
+    query = select(jobs.c.number).where(jobs.c.state == State.QUEUED.value, jobs.c.subject.not_in(subjects))
+    return list(connection.execute(query).scalars())
+
+
 def _queued(kinds: Iterable[str], held_back: Collection[int]) -> Select[int]:
     query = select(jobs.c.number).where(jobs.c.state == State.QUEUED.value, jobs.c.kind.in_(sorted(kinds)))
     return query.where(jobs.c.number.not_in(held_back)) if held_back else query

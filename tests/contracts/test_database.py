@@ -26,7 +26,7 @@ from stillroom.billing import By, Entry, Kind, Period
 from stillroom.billing.record import fold
 from stillroom.catalog import DeploymentState
 from stillroom.clock import Clock
-from stillroom.completions import batch, bulk, facets, figures, kept, matching, search, table
+from stillroom.completions import batch, bulk, facets, figures, kept, matching, search, soft_labels, table
 from stillroom.completions.table import Filter, NewCompletion, Status
 from stillroom.config import Price, Settings
 from stillroom.errors import StoreUnavailable
@@ -108,6 +108,7 @@ def test_every_row_of_every_table_belongs_to_a_project(platform: Platform) -> No
     through_another = {
         "projects",
         "completion_metadata",
+        "soft_labels",
         "fine_tuning_events",
         "fine_tuning_checkpoints",
         "eval_output_items",
@@ -235,6 +236,12 @@ def test_a_pages_rows_are_found_by_their_numbers(platform: Platform) -> None:
     assert rows == [ROWS]
 
 
+def test_soft_labels_are_found_by_their_completion(platform: Platform) -> None:
+    number = add(platform)
+    bodies, sizes = plans(platform, lambda c: (soft_labels.of(c, [number]), soft_labels.sizes(c, number)))
+    assert bodies == sizes == ["SEARCH soft_labels USING INTEGER PRIMARY KEY (rowid=?)"]
+
+
 def test_costs_are_found_by_what_they_are_of(platform: Platform) -> None:
     add(platform)
     (costs,) = plans(platform, lambda c: billing.costs_of(c, PROJECT, Kind.ANSWER, ["a", "b"]))
@@ -355,6 +362,7 @@ def fill(platform: Platform) -> None:
         lambda c: billing.record(c, Entry(project=PROJECT, kind=Kind.ANSWER, model="m"), Price(input=1)),
         lambda c: fold(c, 10**6),
         lambda c: kept.add(c, kept.pack(project=PROJECT, key="a/1", request_hash=b"", body=b"")),
+        lambda c: soft_labels.add(c, first, soft_labels.pack([{"token": "a", "logprob": -1.0}])),
         lambda c: catalog.put_deployment(
             c, PROJECT, "d", model=job.openai_name, state=DeploymentState.CREATING, extra={}
         ),
@@ -457,7 +465,9 @@ def read_everything(platform: Platform) -> None:
         Filter(search="hi", metadata={"a": "1"}, model="gpt-4o", created_after=0),
     ):
         with platform.database.read() as connection:
-            list(table.walk(connection, PROJECT, chosen))
+            found = [stored.number for stored in table.walk(connection, PROJECT, chosen)]
+            soft_labels.of(connection, found or [1])
+            soft_labels.sizes(connection, 1)
             matching.count(connection, PROJECT, chosen)
             facets.facets(connection, PROJECT, chosen)
     for purpose in (None, "fine-tune"):

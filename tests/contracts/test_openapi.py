@@ -230,8 +230,12 @@ def test_fine_tuning_jobs(
     body = {"model": "scratch-small", "training_file": file, "metadata": label, "suffix": "a"}
     made = raw("POST", "/v1/fine_tuning/jobs", body)[2]
     specification.check("POST", "/fine_tuning/jobs", made)
-    assert await_end(client, made["id"]).status == "failed"
-    for job_id in (made["id"], job.id):
+    method = {"type": "dpo", "dpo": {"hyperparameters": {"n_epochs": 1, "beta": 0.2}}}
+    preferring = raw("POST", "/v1/fine_tuning/jobs", {**body, "method": method})[2]
+    specification.check("POST", "/fine_tuning/jobs", preferring)
+    for job_id in (made["id"], preferring["id"]):
+        assert await_end(client, job_id).status == "failed"
+    for job_id in (made["id"], preferring["id"], job.id):
         here = f"/v1/fine_tuning/jobs/{job_id}"
         specification.check("GET", one, raw("GET", here)[2])
         specification.check("GET", f"{one}/events", raw("GET", f"{here}/events?limit=100")[2])

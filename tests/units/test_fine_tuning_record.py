@@ -106,11 +106,64 @@ def test_steps_that_a_dead_worker_did_not_record_are_found_in_the_runs_folder(tm
     assert checkpoints[0]["metrics"]["full_valid_loss"] == 0.9
 
 
-def end(platform: Platform, job: Job, held: Claim) -> None:
+def messages_of(platform: Platform, job: Job) -> list[str]:
+    """Of its events, oldest first."""
+    found, _ = platform.fine_tuning.events(PROJECT, job.id, after=None, limit=100)
+    return [event.message for event in reversed(found)]
+
+
+def start(platform: Platform, held: Claim, **told: Any) -> None:
+    platform.writer.write(lambda c: fine_tuning.record_start(c, held, {"hyperparameters": {}, **told}))
+
+
+def test_what_a_method_found_is_told_once_in_words(platform: Platform) -> None:
+    job, held = claimed(platform)
+    prompt = {"text": "Answer with the colour.", "tokens": 7}
+    start(platform, held, soft_label_positions=0.925, dropped_prompt=prompt)
+    start(platform, held, soft_label_positions=0.925, dropped_prompt=prompt, resumed_from_step=2)
+    assert messages_of(platform, job)[-4:] == [
+        "Fine-tuning job started",
+        "Soft labels: 92.5% of the tokens to learn come with what the teacher held likely; the others are learned as "
+        "plain words.",
+        "The system prompt is dropped: the student learns to do without its 23 characters. Calls that begin with it are "
+        "answered without, which saves 7 prompt tokens each.",
+        "Fine-tuning job goes on from step 2",
+    ]
+
+
+def test_plain_imitation_tells_of_no_method(platform: Platform) -> None:
+    job, held = claimed(platform)
+    start(platform, held, soft_label_positions=None, dropped_prompt=None)
+    assert messages_of(platform, job)[-1] == "Fine-tuning job started"
+
+
+def test_a_step_of_a_preference_job_tells_its_margin(platform: Platform) -> None:
+    job, held = claimed(platform)
+    step = {"step": 3, "total_steps": 9, "train_loss": 0.613, "rewards_margin": 0.118}
+    platform.writer.write(lambda c: fine_tuning.record_steps(c, held, [step], None))
+    assert messages_of(platform, job)[-1] == "Step 3/9: training loss=0.61, rewards margin=0.12"
+    assert [each.rewards_margin for each in platform.fine_tuning.curve(PROJECT, job.id, after_step=0).steps] == [0.118]
+
+
+def test_the_catalogue_knows_which_prompt_a_model_does_without(platform: Platform) -> None:
+    job, held = claimed(platform)
+    prompt = {"text": "Answer with the colour.", "tokens": 7}
+    fields = {"blob": "models/2", "dropped_prompt": prompt}
+    platform.writer.write(lambda c: fine_tuning.record_checkpoint(c, held, job, 2, {"step": 2}, **fields))
+    end(platform, job, held, dropped_prompt=prompt)
+    with platform.database.read() as connection:
+        models = catalog.list_models(connection, PROJECT)
+    assert [(each.step, each.dropped_prompt, each.dropped_prompt_tokens) for each in models] == [
+        (2, "Answer with the colour.", 7),
+        (None, "Answer with the colour.", 7),
+    ]
+
+
+def end(platform: Platform, job: Job, held: Claim, **more: Any) -> None:
     prepared = platform.files.prepare("file-x", PROJECT, "step_metrics.csv", "fine-tune-results", [b"step\n"])
 
     def write(connection: Connection) -> None:
-        told: dict[str, Any] = {"blob": "models/1", "trained_tokens": 5, "result_file": prepared.id}
+        told: dict[str, Any] = {"blob": "models/1", "trained_tokens": 5, "result_file": prepared.id, **more}
         fine_tuning.finish(connection, held, job, **told, price=Price(training=1.0))
         platform.files.add(connection, prepared)
 

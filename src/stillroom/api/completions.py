@@ -6,6 +6,7 @@ OpenAI's own calls on stored completions are in `stored_completions.py`, actions
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Connection
@@ -15,7 +16,7 @@ from stillroom.api.filters import filter_of_query
 from stillroom.api.stored_completions import cursor, find, text_of
 from stillroom.api.wire import Call, Reply, listing
 from stillroom.billing import Kind, costs_of
-from stillroom.completions import search, table
+from stillroom.completions import search, soft_labels, table
 from stillroom.completions.conversations import answer_of, first_choice, functions_of, objects
 from stillroom.completions.facets import Counts, Facet
 from stillroom.completions.table import StoredCompletion
@@ -46,7 +47,8 @@ def retrieve(call: Call) -> Reply:
     stored = find(call)
     with call.platform.database.read() as connection:
         (item,) = _priced(connection, call.project, [_item(stored)])
-    whole = {"request": stored.request, "response": stored.response}
+        labels = soft_labels.sizes(connection, stored.number)
+    whole = {"request": stored.request, "response": stored.response, "soft_labels": labels and asdict(labels)}
     return Reply(body={**item, "object": "stillroom.completion.detail", **whole})
 
 

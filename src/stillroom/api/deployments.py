@@ -82,12 +82,20 @@ def _described(call: Call, deployment: Deployment, tuned: Model | None, loaded: 
         "model": deployment.model,
         "base": tuned.base if tuned else deployment.model if is_base else None,
         "job": tuned.job if tuned else None,
+        "dropped_prompt": _dropped(tuned),
         "state": deployment.state.value,
         "error": {"code": "DeploymentFailed", "message": deployment.error} if failed else None,
         "created_at": deployment.created_at,
         # A teacher has nothing to load, so it is as ready as a student that is.
         "loaded": deployment.model in loaded or (tuned is None and deployment.model in settings.teachers),
     }
+
+
+def _dropped(tuned: Model | None) -> dict[str, Any] | None:
+    """The system prompt that the model is asked without, and what that saves each call that has it."""
+    if tuned is None or tuned.dropped_prompt is None:
+        return None
+    return {"text": tuned.dropped_prompt, "tokens": tuned.dropped_prompt_tokens}
 
 
 def _used(totals: Iterable[Total]) -> dict[str, Any]:
@@ -101,6 +109,7 @@ def _used(totals: Iterable[Total]) -> dict[str, Any]:
         "calls": sum(total.events for total in answers),
         "prompt_tokens": sum(total.prompt_tokens for total in answers),
         "completion_tokens": sum(total.completion_tokens for total in answers),
+        "saved_prompt_tokens": sum(total.saved_tokens for total in answers),
         "cost_microusd": rounded_microusd(sum(total.cost_picousd for total in answers)),
         "hosted_seconds": sum(total.hosted_seconds for total in hosting),
         "hosting_microusd": rounded_microusd(sum(total.cost_picousd for total in hosting)),

@@ -84,7 +84,7 @@ def shown(call: Call, job: Job) -> dict[str, Any]:
         "organization_id": call.platform.settings.organization,
         "status": "validating_files" if job.state is State.VALIDATING else job.state.value,
         "hyperparameters": numbers,
-        "method": {"type": "supervised", "supervised": {"hyperparameters": numbers}},
+        "method": {"type": job.method.value, job.method.value: {"hyperparameters": numbers}},
         "training_file": job.training_file,
         "validation_file": job.validation_file,
         "result_files": job.result_files,

@@ -14,21 +14,22 @@ TARGETS, LORA_DEFAULT = "lora_targets", "all-linear"
 
 
 def resolved(call: Call) -> Reply:
-    """What "auto" resolves to for a `model` and a `training_file` (or so many `examples`), and why; what is
-    asked for besides (`n_epochs`, `batch_size`, `learning_rate_multiplier`, `training`, `lora_rank`, `lora_alpha`,
-    `lora_targets`, `long_rows`) is taken into account."""
+    """What "auto" resolves to for a `model` and a `training_file` (or so many `examples`), and why; the `method`
+    ("supervised" unless told) and what is asked for besides, by the names of `Hyperparameters`, are taken into
+    account."""
     model = call.query.get("model")
     if not model:
         raise InvalidRequest("Missing required parameter: 'model'.", param="model", code="missing_required_parameter")
-    asked = fine_tuning.hyperparameters_of({"hyperparameters": _asked(call)})
+    kind, asked = fine_tuning.method_asked(_body(call))
     base, examples = _examples(call, model)
     wanted = fine_tuning.wanted_of(asked)
-    method = method_of(wanted, call.platform.fine_tuning.origin_of(call.project, model, base))
+    method = method_of(wanted, call.platform.fine_tuning.origin_of(call.project, model, base), kind)
     numbers = resolve(wanted, num_examples=examples, method=method)
     body = {
         "object": "stillroom.hyperparameters",
         "model": model,
         "examples": examples,
+        "method": kind.value,
         "training": method.training.value,
         "values": numbers.shown(),
         "why": reasons(wanted, numbers, num_examples=examples, method=method),
@@ -46,9 +47,18 @@ def _examples(call: Call, model: str) -> tuple[str, int]:
     if examples is not None:
         return call.platform.fine_tuning.base_of(call.project, model), examples
     assert file_id is not None
-    order = fine_tuning.parse_order({"model": model, "training_file": file_id})
+    order = fine_tuning.parse_order({"model": model, "training_file": file_id, **_method(call)})
     base = call.platform.fine_tuning.check(call.project, order)
     return base, call.platform.files.get(call.project, file_id).examples or 0
+
+
+def _body(call: Call) -> dict[str, Any]:
+    """What a job's body would have of it."""
+    return {**_method(call), "hyperparameters": _asked(call)}
+
+
+def _method(call: Call) -> dict[str, Any]:
+    return {"method": {"type": call.query["method"]}} if "method" in call.query else {}
 
 
 def _asked(call: Call) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from stillroom import billing
+from stillroom import billing, catalog
 from stillroom.api import fine_tuning
 from stillroom.api.wire import Call, Reply
 from stillroom.billing import Kind
@@ -48,11 +48,18 @@ def metrics(call: Call) -> Reply:
         "steps": [each.step for each in curve.steps],
         "train_loss": [each.train_loss for each in curve.steps],
         "train_mean_token_accuracy": [each.train_mean_token_accuracy for each in curve.steps],
+        **_rewards(curve.steps),
         "valid": [_validation(each) for each in curve.validated],
         "total_steps": curve.total_steps,
         "last_step": curve.last_step,
     }
     return Reply(body=body)
+
+
+def _rewards(steps: Sequence[Figures]) -> dict[str, Any]:
+    """Of jobs that learn from pairs alone: by how much the better answers are preferred to the worse ones."""
+    margins = [each.rewards_margin for each in steps]
+    return {"rewards_margin": margins} if any(margin is not None for margin in margins) else {}
 
 
 def _validation(figures: Figures) -> dict[str, Any]:
@@ -72,6 +79,7 @@ def _shown(call: Call, jobs: Sequence[Job]) -> list[dict[str, Any]]:
     examples = platform.files.examples_of(call.project, {job.training_file for job in jobs})
     with platform.database.read() as connection:
         costs = billing.costs_of(connection, call.project, Kind.TRAINING, [job.id for job in jobs])
+        saved = {model.job: model.dropped_prompt_tokens for model in catalog.list_models(connection, call.project)}
     return [
         {
             "object": "stillroom.job",
@@ -80,6 +88,7 @@ def _shown(call: Call, jobs: Sequence[Job]) -> list[dict[str, Any]]:
             "cost_microusd": billing.rounded_microusd(costs[job.id]) if job.id in costs else None,
             "quote": quotes[job.id].id if job.id in quotes else None,
             "examples": examples.get(job.training_file),
+            "dropped_prompt_tokens": saved.get(job.id),
         }
         for job in jobs
     ]

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from stillroom import __version__, fine_tuning
-from stillroom.api import bulk_actions, comparisons, costs, exports, extensions, quotes, routes, sign_in
+from stillroom.api import bulk_actions, comparisons, costs, exports, extensions, preferences, quotes, routes, sign_in
 from stillroom.api.routes import Route
 from stillroom.api.wire import Call, Reply
 
@@ -24,6 +24,7 @@ OWN = "stillroom's own"
 BODIES: dict[str, type[Any]] = {
     "stillroom/comparisons": comparisons.ComparisonRequest,
     "stillroom/selections": extensions.SelectionRequest,
+    "stillroom/preferences": preferences.PreferencesRequest,
     "stillroom/completions/bulk": bulk_actions.BulkRequest,
     "stillroom/completions/export": bulk_actions.ExportRequest,
     "stillroom/keys": extensions.KeyRequest,

@@ -52,7 +52,7 @@ class _Rows:
 async def create(call: Call) -> Reply:
     """Quote a fine-tuning job: its tokens, steps, cost, minutes and break-even, measured on this machine."""
     asked = body_as(call, QuoteRequest)
-    rows = await asyncio.to_thread(_rows, call, asked)
+    rows = await _rows(call, asked)
     try:
         quote = await _quoted(call, asked, rows)
     finally:
@@ -156,7 +156,7 @@ async def _quoted(call: Call, asked: QuoteRequest, rows: _Rows) -> Quote:
     return await asyncio.to_thread(make)
 
 
-def _rows(call: Call, asked: QuoteRequest) -> _Rows:
+async def _rows(call: Call, asked: QuoteRequest) -> _Rows:
     if (asked.selection is None) == (asked.training_file is None):
         raise InvalidRequest("Give either 'training_file' or 'selection'.", param="training_file")
     if asked.training_file is not None:
@@ -171,7 +171,8 @@ def _rows(call: Call, asked: QuoteRequest) -> _Rows:
         raise InvalidRequest(
             "Give either 'validation_file' or the selection's 'validation_fraction'.", param="validation_file"
         )
-    made = selected(call, asked.selection)
+    made = await selected(call, msgspec.structs.replace(asked.selection, dry_run=False), only_counted=True)
+    assert made.training_file is not None
     validation = made.validation_file.id if made.validation_file else None
     return _Rows(
         training_file=made.training_file.id,
@@ -210,7 +211,9 @@ def _shown(quote: Quote) -> dict[str, Any]:
         "examples": quote.examples,
         "validation_examples": quote.valid_examples,
         "tokens_per_epoch": quote.tokens_per_epoch,
+        "method": quote.method.value,
         **msgspec.to_builtins(quote.numbers),
+        "dropped_prompt_tokens": quote.dropped_prompt_tokens,
         "steps": quote.steps,
         **_predicted(quote),
         "hosting_usd_per_month": quote.hosting_month_picousd / PICO,

@@ -29,9 +29,11 @@ from stillroom.api import (
     jobs,
     models,
     overview,
+    preferences,
     quotes,
     sign_in,
     stored_completions,
+    teachers,
 )
 from stillroom.api.errors import UnknownPath, WrongMethod
 from stillroom.api.wire import Call, Reply
@@ -102,6 +104,8 @@ OWN = (
     Route("POST", "stillroom/comparisons", comparisons.compare),
     Route("GET", "stillroom/evals/{id}/report", comparisons.show_report),
     Route("POST", "stillroom/selections", extensions.select),
+    Route("GET", "stillroom/files/{id}/report", extensions.show_report),
+    Route("POST", "stillroom/preferences", preferences.create),
     Route("GET", "stillroom/completions", completions.list_completions),
     Route("GET", "stillroom/completions/count", completions.count),
     Route("GET", "stillroom/completions/facets", completions.facets),
@@ -121,6 +125,8 @@ OWN = (
     Route("GET", "stillroom/hyperparameters", hyperparameters.resolved),
     Route("GET", "stillroom/deployments", deployments.list_deployments),
     Route("GET", "stillroom/models", catalogue.list_models),
+    Route("GET", "stillroom/teachers", teachers.list_teachers),
+    Route("POST", "stillroom/teachers/{name}/probe", teachers.probe),
     Route("POST", "stillroom/models/{model}/exports", exports.create),
     Route("GET", "stillroom/exports", exports.list_exports),
     Route("GET", "stillroom/exports/{id}", exports.retrieve),

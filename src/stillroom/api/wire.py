@@ -10,7 +10,7 @@ import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote
 
 import anyio
@@ -21,6 +21,7 @@ from stillroom.assembly import Platform
 from stillroom.auth import Principal
 from stillroom.errors import InvalidRequest, RateLimited, TooLarge, shortened
 
+T = TypeVar("T")
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -262,7 +263,7 @@ async def send_stream(send: Send, reply: Reply, stream: Iterator[bytes], headers
     await send({"type": "http.response.body", "body": b""})
 
 
-async def unless_caller_leaves(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
+async def unless_caller_leaves(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     """Runs the work; cancels it when the caller disconnects first, which raises ClientLeft."""
     working = asyncio.create_task(work)
     watching = asyncio.create_task(_disconnect(receive))
@@ -270,7 +271,7 @@ async def unless_caller_leaves(receive: Receive, work: Coroutine[Any, Any, None]
         await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
             raise ClientLeft
-        await working
+        return await working
     finally:
         for task in (working, watching):
             task.cancel()

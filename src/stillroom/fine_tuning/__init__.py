@@ -1,6 +1,7 @@
-"""Fine-tuning jobs: asked for (`order`), owned (`owner`), recorded by whoever runs them (`record`)."""
+"""Fine-tuning jobs: asked for (`order`, `method`), owned (`owner`), recorded by whoever runs them (`record`)."""
 
-from stillroom.fine_tuning.order import Hyperparameters, Order, hyperparameters_of, parse_order, wanted_of
+from stillroom.fine_tuning.method import Hyperparameters, method_asked, wanted_of
+from stillroom.fine_tuning.order import Order, parse_order
 from stillroom.fine_tuning.owner import FineTuning
 from stillroom.fine_tuning.progress import Figures, Progress
 from stillroom.fine_tuning.record import (
@@ -28,7 +29,7 @@ __all__ = [
     "fail",
     "finish",
     "get_job",
-    "hyperparameters_of",
+    "method_asked",
     "parse_order",
     "record_checkpoint",
     "record_crash",

@@ -26,7 +26,8 @@ from stillroom.errors import (
     shortened,
 )
 from stillroom.fine_tuning.integrations import refuse_impossible
-from stillroom.fine_tuning.order import Order, wanted_of
+from stillroom.fine_tuning.method import wanted_of
+from stillroom.fine_tuning.order import Order
 from stillroom.fine_tuning.progress import Curve, Progress, curve_of, progress_of
 from stillroom.fine_tuning.table import (
     KIND,
@@ -50,7 +51,7 @@ from stillroom.store.blobs import Blobs
 from stillroom.store.database import Database
 from stillroom.store.tables import as_json
 from stillroom.store.writer import Writer
-from stillroom.student.hyperparameters import Origin, Training, method_of
+from stillroom.student.hyperparameters import MethodType, Origin, Training, method_of
 from stillroom.student.manifest import origin_of
 
 
@@ -88,6 +89,7 @@ class FineTuning:
             "seed": order.seed,
             "training_file": order.training_file,
             "validation_file": order.validation_file,
+            "method": order.method.value,
             "hyperparameters": as_json(order.hyperparameters),
             "metadata": as_json(order.metadata) if order.metadata is not None else None,
             "integrations": as_json(order.integrations) if order.integrations else None,
@@ -115,7 +117,7 @@ class FineTuning:
         for file_id, param in ((order.training_file, "training_file"), (order.validation_file, "validation_file")):
             if file_id:
                 self._check_file(project, file_id, param)
-                self._check_contents(project, file_id, param)
+                self._check_contents(project, file_id, param, order.method)
         return base
 
     def get(self, project: int, job_id: str) -> Job:
@@ -253,7 +255,7 @@ class FineTuning:
         if student.path:
             numbers = {"precision": student.precision, "quantization": student.quantization}
             return {"name": model, "path": student.path, "revision": student.revision or None, **numbers}
-        if model != SCRATCH:
+        if model != SCRATCH and model not in self._settings.students:
             raise TrainingFailed(f"The model '{model}' is gone; it was the base of this job.", param="model")
         return {"name": SCRATCH, "path": None, "revision": None}
 
@@ -264,7 +266,8 @@ class FineTuning:
 
     def _check_method(self, project: int, order: Order, base: str) -> None:
         """Raises InvalidRequest when the order asks for a way of training that its model cannot have."""
-        method = method_of(wanted_of(order.hyperparameters), self.origin_of(project, order.model, base))
+        origin = self.origin_of(project, order.model, base)
+        method = method_of(wanted_of(order.hyperparameters), origin, order.method)
         student = self._settings.students.get(base, Student())
         if order.model == base and method.training is Training.FULL and student.quantization != "none":
             raise InvalidRequest(
@@ -307,9 +310,9 @@ class FineTuning:
         with self._database.read() as connection:
             job = job_of(connection.execute(joined().where(fine_tuning_jobs.c.id == job_id)).one())
         try:
-            self._check_contents(job.project, job.training_file, "training_file")
+            self._check_contents(job.project, job.training_file, "training_file", job.method)
             if job.validation_file:
-                self._check_contents(job.project, job.validation_file, "validation_file")
+                self._check_contents(job.project, job.validation_file, "validation_file", job.method)
         except StillroomError as error:
             problem = error
             self._writer.write(lambda c: fail_job(c, job_id, problem, expected=(State.VALIDATING,)))
@@ -321,7 +324,7 @@ class FineTuning:
 
         self._writer.write(queue)
 
-    def _check_contents(self, project: int, file_id: str, param: str) -> None:
+    def _check_contents(self, project: int, file_id: str, param: str, method: MethodType) -> None:
         try:
             file = self._files.get(project, file_id)
         except NotFound:
@@ -335,19 +338,26 @@ class FineTuning:
                 param=param,
                 code="invalid_n_examples",
             )
-        _check_kind(file, param)
+        _check_kind(file, param, method)
 
 
-def _check_kind(file: File, param: str) -> None:
+def _check_kind(file: File, param: str, method: MethodType) -> None:
     if file.image_line is not None:
         raise InvalidTrainingFile(
             f"Line {file.image_line} of {file.id} has an image; students here read text only. Leave image rows out.",
             param=param,
         )
-    if file.preference_line is not None:
-        raise InvalidTrainingFile(
-            f"Line {file.preference_line} of {file.id} is a preference pair; supervised training needs `messages`.",
-            param=param,
-        )
     if not file.examples:
         raise InvalidTrainingFile(f"The file {file.id} has no examples.", param=param, code="invalid_n_examples")
+    if method is MethodType.DPO and file.preference_line is None:
+        raise InvalidTrainingFile(
+            f"The rows of {file.id} are conversations; the method 'dpo' learns from preference pairs (`input`, "
+            "`preferred_output`, `non_preferred_output`). Choose the method 'supervised' for this file.",
+            param=param,
+        )
+    if method is not MethodType.DPO and file.preference_line is not None:
+        raise InvalidTrainingFile(
+            f"Line {file.preference_line} of {file.id} is a preference pair; the method '{method}' learns from "
+            "conversations (`messages`). Choose the method 'dpo' for this file.",
+            param=param,
+        )

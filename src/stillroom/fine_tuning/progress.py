@@ -25,6 +25,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     train_mean_token_accuracy: float | None = None
     valid_loss: float | None = None
     valid_mean_token_accuracy: float | None = None
+    rewards_margin: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,8 @@ class Progress:
     epoch: int
     train_loss: float | None
     valid_loss: float | None
+    rewards_margin: float | None = None
+    """Of jobs that learn from pairs alone."""
 
 
 @dataclass(kw_only=True)
@@ -91,6 +94,7 @@ def _progress(newest: Figures, validated: Figures) -> Progress:
         epoch=0 if newest.epoch is None else newest.epoch + 1,
         train_loss=newest.train_loss,
         valid_loss=validated.valid_loss,
+        rewards_margin=newest.rewards_margin,
     )
 
 

@@ -36,7 +36,8 @@ from stillroom.billing.break_even import BreakEven
 from stillroom.billing.subjects import cost_of
 from stillroom.config import Price, Settings, Student
 from stillroom.errors import NotFound, shortened
-from stillroom.fine_tuning.order import Hyperparameters, Order
+from stillroom.fine_tuning.method import Hyperparameters
+from stillroom.fine_tuning.order import Order
 from stillroom.fine_tuning.table import Job, get_job, joined
 from stillroom.jobs import State
 from stillroom.jobs import jobs as queue
@@ -44,6 +45,7 @@ from stillroom.serving.savings import break_even_of
 from stillroom.store.database import Database
 from stillroom.store.tables import RowId, as_json, metadata
 from stillroom.store.writer import Writer
+from stillroom.student.hyperparameters import MethodType
 
 HOURS_A_MONTH = 730
 # Of the expected time: a machine is seldom as busy later as it was in a few seconds of measuring.
@@ -90,6 +92,8 @@ class Measurement:
     load: float
     """Processes that wanted to run, for each core, in the minute before; above 1 they took turns."""
     notes: list[str]
+    dropped_prompt: dict[str, Any] | None = None
+    """The system prompt that the rows are trained without, and how many `tokens` a call saves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +129,9 @@ class Quote:
     measured: str
     break_even: BreakEven | None
     warnings: list[str]
+    # Quotes from before there were methods do not say.
+    method: MethodType = MethodType.SUPERVISED
+    dropped_prompt_tokens: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +187,8 @@ class Quotes:
             created_at=now,
             model=order.model,
             training_file=order.training_file if is_kept else None,
+            method=order.method,
+            dropped_prompt_tokens=(measurement.dropped_prompt or {}).get("tokens"),
             asked=order.hyperparameters,
             numbers=measurement.hyperparameters,
             examples=measurement.examples,
@@ -306,8 +315,13 @@ def _made_for(connection: Connection, project: int, jobs: Sequence[Job]) -> dict
         candidates = [job for job in jobs if job.id not in found and _is_of(made, job)]
         quote = _quote(made.quote) if candidates else None
         # A job has what it was asked for until it starts, and then the numbers instead.
-        found |= {job.id: quote for job in candidates if quote and job.hyperparameters in (quote.asked, quote.numbers)}
+        found |= {job.id: quote for job in candidates if quote and _is_for(quote, job)}
     return found
+
+
+def _is_for(quote: Quote, job: Job) -> bool:
+    """Whether the quote is of what the job was asked to learn by."""
+    return quote.method is job.method and job.hyperparameters in (quote.asked, quote.numbers)
 
 
 def _is_of(made: Row[Any], job: Job) -> bool:

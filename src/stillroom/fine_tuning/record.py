@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select
@@ -40,8 +40,23 @@ def record_start(connection: Connection, claim: Claim, started: Mapping[str, Any
     if resumed is None:
         known = {name: started[name] for name in STARTED if name in started}
         add_event(connection, claim.subject, "Fine-tuning job started", data=known)
+        for text in _told_of_method(started):
+            add_event(connection, claim.subject, text)
     else:
         add_event(connection, claim.subject, f"Fine-tuning job goes on from step {resumed}")
+
+
+def _told_of_method(started: Mapping[str, Any]) -> Iterator[str]:
+    """What its owner wants to know of a start besides its numbers, in words."""
+    share, dropped = started.get("soft_label_positions"), started.get("dropped_prompt")
+    if share is not None:
+        others = "" if share == 1 else "; the others are learned as plain words"
+        yield f"Soft labels: {share:.1%} of the tokens to learn come with what the teacher held likely{others}."
+    if dropped is not None:
+        yield (
+            f"The system prompt is dropped: the student learns to do without its {len(dropped['text']):,} characters. "
+            f"Calls that begin with it are answered without, which saves {dropped['tokens']:,} prompt tokens each."
+        )
 
 
 def record_steps(
@@ -69,21 +84,51 @@ def record_message(connection: Connection, claim: Claim, level: str, message: st
 
 
 def record_checkpoint(
-    connection: Connection, claim: Claim, job: Job, step: int, metrics: Mapping[str, Any], blob: str
+    connection: Connection,
+    claim: Claim,
+    job: Job,
+    step: int,
+    metrics: Mapping[str, Any],
+    blob: str,
+    dropped_prompt: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """Names the weights after an epoch; gives the blobs of checkpoints that are now too old to keep."""
+    """Names the weights after an epoch; gives the blobs of checkpoints that are now too old to keep.
+    `dropped_prompt`: see `finish`."""
     jobs.guard(connection, claim)
     names = {"openai_name": f"{job.openai_name}:ckpt-step-{step}", "azure_name": f"{job.azure_name}:ckpt-step-{step}"}
     if catalog.find_model(connection, job.project, names["openai_name"]) is not None:
         return []  # recorded before an interruption
     if step <= _last_checkpoint(connection, job.id):
         return [blob]  # recorded then, too, and dropped since
-    catalog.add_model(connection, project=job.project, **names, base=job.base, job=job.id, step=step, blob=blob)
+    _add_model(connection, job, names, step, blob, dropped_prompt)
     row = {"id": ids.random_id("ftckpt_"), "job": job.id, "created_at": int(time.time()), "step": step, **names}
     connection.execute(insert(fine_tuning_checkpoints).values(**row, metrics=as_json(metrics)))
     add_event(connection, job.id, f"Checkpoint created at step {step}")
     jobs.forget_crashes(connection, claim)
     return _drop_old_checkpoints(connection, job)
+
+
+def _add_model(
+    connection: Connection,
+    job: Job,
+    names: dict[str, str],
+    step: int | None,
+    blob: str,
+    dropped_prompt: Mapping[str, Any] | None,
+) -> None:
+    dropped = dropped_prompt or {"text": None, "tokens": None}
+    catalog.add_model(
+        connection,
+        project=job.project,
+        openai_name=names["openai_name"],
+        azure_name=names["azure_name"],
+        base=job.base,
+        job=job.id,
+        step=step,
+        blob=blob,
+        dropped_prompt=dropped["text"],
+        dropped_prompt_tokens=dropped["tokens"],
+    )
 
 
 def _last_checkpoint(connection: Connection, job_id: str) -> int:
@@ -116,11 +161,13 @@ def finish(
     result_file: str,
     price: Price,
     running_milliseconds: int | None = None,
+    dropped_prompt: Mapping[str, Any] | None = None,
 ) -> None:
-    """The job has succeeded: its model, its bill and its end are one transaction."""
+    """The job has succeeded: its model, its bill and its end are one transaction. `dropped_prompt`: the system
+    prompt that the model has learned to do without, as the trainer tells it."""
     jobs.release(connection, claim, State.SUCCEEDED)
     names = {"openai_name": job.openai_name, "azure_name": job.azure_name}
-    catalog.add_model(connection, project=job.project, **names, base=job.base, job=job.id, step=None, blob=blob)
+    _add_model(connection, job, names, None, blob, dropped_prompt)
     entry = billing.Entry(
         project=job.project,
         kind=billing.Kind.TRAINING,
@@ -164,8 +211,9 @@ def record_crash(connection: Connection, claim: Claim) -> None:
 
 
 def _step_text(step: Mapping[str, Any]) -> str:
-    valid = f", validation loss={step['valid_loss']:.2f}" if step.get("valid_loss") is not None else ""
-    return f"Step {step['step']}/{step['total_steps']}: training loss={step['train_loss']:.2f}{valid}"
+    figures = (("valid_loss", "validation loss"), ("rewards_margin", "rewards margin"))
+    more = "".join(f", {told}={step[name]:.2f}" for name, told in figures if step.get(name) is not None)
+    return f"Step {step['step']}/{step['total_steps']}: training loss={step['train_loss']:.2f}{more}"
 
 
 def _step_data(step: Mapping[str, Any]) -> dict[str, Any]:

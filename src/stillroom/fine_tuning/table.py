@@ -31,9 +31,10 @@ from sqlalchemy import (
 from stillroom import ids, jobs
 from stillroom.errors import NotFound, StillroomError, shortened
 from stillroom.fine_tuning.integrations import Integration
-from stillroom.fine_tuning.order import Hyperparameters
+from stillroom.fine_tuning.method import Hyperparameters
 from stillroom.jobs import State
 from stillroom.store.tables import RowId, as_json, metadata, parsed
+from stillroom.student.hyperparameters import MethodType
 
 KIND = "fine_tuning"
 METRICS = "metrics"
@@ -55,6 +56,7 @@ fine_tuning_jobs = Table(
     Column("seed", BigInteger, nullable=False),
     Column("training_file", String(64), nullable=False),
     Column("validation_file", String(64)),
+    Column("method", String(16), nullable=False, server_default=MethodType.SUPERVISED.value),
     Column("hyperparameters", Text, nullable=False),
     Column("metadata", Text),
     Column("integrations", Text),
@@ -117,6 +119,7 @@ class Job:
     seed: int
     training_file: str
     validation_file: str | None
+    method: MethodType
     hyperparameters: Hyperparameters
     metadata: dict[str, str] | None
     integrations: tuple[Integration, ...]
@@ -197,6 +200,7 @@ def job_of(row: Row[Any]) -> Job:
         values[name] = parsed(values[name])
     values["hyperparameters"] = msgspec.json.decode(values["hyperparameters"], type=Hyperparameters)
     values["integrations"] = msgspec.json.decode(values["integrations"] or "[]", type=tuple[Integration, ...])
+    values["method"] = MethodType(values["method"])
     values["state"] = State(values["state"])
     return Job(**values)
 

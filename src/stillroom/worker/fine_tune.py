@@ -59,6 +59,8 @@ class FineTune:
         self.concluding = False
         """From when the job's end is being written: the claim may be gone, and that is right."""
         self._child: Child | None = None
+        self._dropped_prompt: dict[str, Any] | None = None
+        """The system prompt that the model learns to do without, once the trainer has said."""
 
     async def run(self) -> None:
         """Trains until the job ends, is set aside, or the claim is lost (StaleClaim)."""
@@ -113,6 +115,7 @@ class FineTune:
             "base": self._platform.fine_tuning.base_reference(self._job.project, self._job.model, self._job.base),
             "training_file": str(self._folder / "training.jsonl"),
             "validation_file": str(validation) if self._job.validation_file else None,
+            "method": self._job.method,
             "hyperparameters": self._asked_hyperparameters(),
             "seed": self._job.seed,
             "threads": settings.threads or os.cpu_count() or 1,
@@ -163,6 +166,7 @@ class FineTune:
     async def _start(self, started: dict[str, Any]) -> None:
         digest = await asyncio.to_thread(digest_of, self._folder / "training.jsonl")
         known = {**started, "training_digest": digest}
+        self._dropped_prompt = started.get("dropped_prompt")
         await self._write(lambda c: fine_tuning.record_start(c, self._claim, known))
         if started["resumed_from_step"]:
             # What the trainer reported to a worker that died before it could record it.
@@ -210,8 +214,9 @@ class FineTune:
             # We were held up, and the trainer is so far ahead that it has dropped this one for newer ones.
             log.warning("the checkpoint of %s at step %s is gone already", self._job.id, step)
             return
+        prompt = self._dropped_prompt
         dropped = await self._write(
-            lambda c: fine_tuning.record_checkpoint(c, self._claim, self._job, step, message["metrics"], blob)
+            lambda c: fine_tuning.record_checkpoint(c, self._claim, self._job, step, message["metrics"], blob, prompt)
         )
         for old in dropped:
             await asyncio.to_thread(self._platform.blobs.delete, old)
@@ -233,6 +238,7 @@ class FineTune:
                 result_file=results.id,
                 price=self._student().price,
                 running_milliseconds=running,
+                dropped_prompt=self._dropped_prompt,
             )
             self._platform.files.add(connection, results)
 

@@ -45,6 +45,7 @@ def _spec(platform: Platform, project: int, order: Order, base: str) -> dict[str
         "base": platform.fine_tuning.base_reference(project, order.model, base),
         "training_file": str(platform.files.path(project, order.training_file)),
         "validation_file": str(platform.files.path(project, validation)) if validation else None,
+        "method": order.method,
         "hyperparameters": order.hyperparameters,
         "seed": order.seed,
         "threads": settings.threads or os.cpu_count() or 1,

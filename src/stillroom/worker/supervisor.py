@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Protocol
@@ -57,10 +58,11 @@ class _Running:
 
 
 class Supervisor:
-    """The jobs of this process."""
+    """The jobs of this process. `only`: leaves all but these to others."""
 
-    def __init__(self, platform: Platform) -> None:
+    def __init__(self, platform: Platform, *, only: Collection[str] | None = None) -> None:
         self._platform = platform
+        self._only = only
         # What only the server carries out goes through the writer that stores its answers, in turn with them.
         self._handlers = {
             kind: handler for kind, handler in HANDLERS.items() if platform.is_server or kind != bulk_actions.KIND
@@ -116,7 +118,11 @@ class Supervisor:
         return await self._platform.writer.write_soon(lambda connection: jobs.claim(connection, name, kinds, held_back))
 
     def _held_back(self, kinds: list[str]) -> list[int]:
-        return [job for kind in kinds for job in self._handlers[kind].held_back(self._platform)]
+        held_back = [job for kind in kinds for job in self._handlers[kind].held_back(self._platform)]
+        if self._only is None:
+            return held_back
+        with self._platform.database.read() as connection:
+            return [*held_back, *jobs.queued_besides(connection, self._only)]
 
     def _kinds_with_room(self) -> list[str]:
         running = Counter(one.kind for one in self._running.values())

@@ -1,0 +1,178 @@
+"""The ways of labelling beside plain answers, and the kinds of sources, each by the student's rows that come of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pytest
+
+from stillroom import logprobs
+from stillroom.config import Settings, Student, Teacher
+from stillroom.distillation import InvalidJobFile, distill, tables
+from stillroom.teachers.scripted import Answer, JsonObject, ScriptedTeacher, echo
+from tests.journeys.test_distill_run import until_the_job
+
+QUESTIONS = [f"question {number}" for number in range(12)]
+Runner = Callable[..., list[dict[str, Any]]]
+
+
+def thinking(body: JsonObject) -> JsonObject:
+    """Answers with its thoughts apart; asked for a summary, with a shorter one."""
+    if body["messages"][0]["content"].startswith("The user gives a question, the reasoning"):
+        return {"content": "In short."}
+    return {"content": f"answer to {echo(body)}", "reasoning_content": "A long chain."}
+
+
+def judging(body: JsonObject) -> str:
+    """Likes an answer the better the higher the number at its end."""
+    return json.dumps({"steps": [], "result": int(echo(body).split("-")[-1])})
+
+
+@pytest.fixture
+def teachers() -> Iterator[dict[str, ScriptedTeacher]]:
+    tries: dict[str, int] = {}
+
+    def varying(body: JsonObject) -> str:
+        question = echo(body)
+        tries[question] = tries.get(question, 0) + 1
+        return f"{question} try-{[3, 7, 5][tries[question] % 3]}"
+
+    answers: dict[str, Answer] = {
+        "thinker": thinking,
+        "varied": varying,
+        "judge": judging,
+        "plain": echo,
+        "pupil": lambda body: "no idea",
+    }
+    opened = {name: ScriptedTeacher(answer) for name, answer in answers.items()}
+    for teacher in opened.values():
+        teacher.start()
+    yield opened
+    for teacher in opened.values():
+        teacher.close()
+
+
+@pytest.fixture
+def labelled(tmp_path: Path, teachers: dict[str, ScriptedTeacher]) -> Runner:
+    """Runs a spec up to its job, and gives the rows of its training file."""
+    (tmp_path / "questions.jsonl").write_text("".join(json.dumps({"q": text}) + "\n" for text in QUESTIONS))
+    settings = Settings(
+        data=str(tmp_path / "data"),
+        teachers={name: Teacher(base_url=teacher.url) for name, teacher in teachers.items()},
+        students={"pupil": Student(path="")},
+    )
+
+    def run(**spec: Any) -> list[dict[str, Any]]:
+        source = {"jsonl": str(tmp_path / "questions.jsonl"), "columns": {"user": "q"}}
+        until_the_job({"name": "run", "teacher": "plain", "student": "pupil", "source": source, **spec}, settings)
+        lines = (tmp_path / "data" / "distillations" / "run" / "training.jsonl").read_bytes().splitlines()
+        return [json.loads(line) for line in lines]
+
+    return run
+
+
+def answers(rows: list[dict[str, Any]]) -> list[str]:
+    return [row["messages"][-1]["content"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "before"),
+    [
+        ("strip", ""),
+        ("keep", "<think>\nA long chain.\n</think>\n\n"),
+        ("summarise", "<think>\nIn short.\n</think>\n\n"),
+    ],
+)
+def test_reasoning_becomes_what_was_asked_for(reasoning: str, before: str, labelled: Runner) -> None:
+    rows = labelled(teacher="thinker", reasoning=reasoning)
+    assert answers(rows) == [f"{before}answer to {text}" for text in QUESTIONS]
+
+
+def test_of_several_answers_the_one_that_the_judge_likes_best_is_kept(
+    labelled: Runner, teachers: dict[str, ScriptedTeacher]
+) -> None:
+    rows = labelled(teacher="varied", curation={"best_of_n": {"n": 3, "judge": "judge"}})
+    assert answers(rows) == [f"{text} try-7" for text in QUESTIONS]
+    assert teachers["varied"].calls == teachers["judge"].calls == 3 * len(QUESTIONS)
+
+
+def test_soft_labels_are_asked_for_and_stand_in_the_rows(labelled: Runner) -> None:
+    for row in labelled(hyperparameters={"soft_label_weight": 0.5}):
+        answer = row["messages"][-1]
+        spelled = b"".join(position.token for position in logprobs.of_message(answer["logprobs"]))
+        assert spelled.decode() == answer["content"]
+
+
+def test_a_preference_pair_is_the_teachers_answer_over_the_students(labelled: Runner) -> None:
+    first = labelled(method="dpo")[0]
+    assert first["input"]["messages"] == [{"role": "user", "content": "question 0"}]
+    assert first["preferred_output"] == [{"role": "assistant", "content": "question 0"}]
+    assert first["non_preferred_output"] == [{"role": "assistant", "content": "no idea"}]
+
+
+def test_curation_leaves_out_what_it_is_asked_to(labelled: Runner, tmp_path: Path) -> None:
+    (tmp_path / "twice.jsonl").write_text("".join(json.dumps({"q": text}) + "\n" for text in QUESTIONS * 2))
+    source = {"jsonl": str(tmp_path / "twice.jsonl"), "columns": {"user": "q"}}
+    assert len(labelled(source=source)) == 24
+    assert len(labelled(source=source, curation={"exact_duplicates": True})) == 12
+    report = json.loads((tmp_path / "data" / "distillations" / "run" / "report.json").read_bytes())
+    assert [(each["reason"], each["count"]) for each in report["left_out"]] == [("exact_duplicate", 12)]
+    with pytest.raises(InvalidJobFile, match="`curation.exact_duplicate` is no key .* Did you mean `exact_duplicates`"):
+        labelled(source=source, curation={"exact_duplicate": True})
+
+
+def test_rows_that_bring_their_answers_need_no_teacher(
+    labelled: Runner, tmp_path: Path, teachers: dict[str, ScriptedTeacher]
+) -> None:
+    rows = [{"messages": [{"role": "user", "content": t}, {"role": "assistant", "content": "a"}]} for t in QUESTIONS]
+    (tmp_path / "answered.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert labelled(teacher=None, source=str(tmp_path / "answered.jsonl")) == rows
+    assert teachers["plain"].calls == 0
+
+
+def test_tables_are_read_as_they_lie_on_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = pa.table({"ask": QUESTIONS, "more": list(range(12))})
+    snapshot = tmp_path / "snapshot" / "data"
+    snapshot.mkdir(parents=True)
+    pq.write_table(table.slice(0, 11), snapshot / "train-00000-of-00001.parquet")
+    pq.write_table(table.slice(11), snapshot / "validation-00000-of-00001.parquet")
+    saved = tmp_path / "saved" / "train"
+    saved.mkdir(parents=True)
+    (saved.parent / "dataset_dict.json").write_text('{"splits": ["train"]}')
+    (saved / "state.json").write_text('{"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}')
+    with pa.ipc.new_stream(saved / "data-00000-of-00001.arrow", table.schema) as stream:
+        stream.write_table(table)
+
+    def read(source: str, *arguments: str) -> list[str]:
+        assert tables.main([str(tmp_path / source), str(tmp_path / "rows"), *arguments]) == 0
+        return [json.loads(line)["ask"] for line in (tmp_path / "rows").read_bytes().splitlines()]
+
+    assert read("snapshot") == QUESTIONS[:11]
+    assert read("snapshot", "--validation") == QUESTIONS[11:]
+    assert read("saved", "--limit", "5") == QUESTIONS[:5]
+    assert tables.main([str(tmp_path / "snapshot"), str(tmp_path / "rows"), "--split", "test"]) == tables.REFUSED
+    assert "There is no split 'test'; there are: train, validation." in capsys.readouterr().err
+
+
+def test_a_tables_columns_become_messages(labelled: Runner, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"ask": QUESTIONS}), tmp_path / "one.parquet")
+    rows = labelled(
+        source={"parquet": str(tmp_path / "one.parquet"), "columns": {"user": "ask"}, "system": "Be brief."}
+    )
+    assert answers(rows) == QUESTIONS
+    assert rows[0]["messages"][0] == {"role": "system", "content": "Be brief."}
+    with pytest.raises(InvalidJobFile, match=r"line 1, .* it has no 'question'; there are q"):
+        labelled(source={"jsonl": str(tmp_path / "questions.jsonl"), "columns": {"user": "question"}})
+
+
+def test_a_teacher_that_nobody_knows_is_named_before_anything_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"q": text}) + "\n" for text in QUESTIONS))
+    source = {"jsonl": str(tmp_path / "rows.jsonl"), "columns": {"user": "q"}}
+    spec = {"teacher": "nobody", "student": "scratch-small", "source": source}
+    with pytest.raises(InvalidJobFile, match=r"`teacher` is .nobody., .* does not exist .* under \[teachers\]"):
+        distill(spec, data=tmp_path / "data")
