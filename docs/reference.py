@@ -95,7 +95,7 @@ def _instance(kind: type[errors.StillroomError]) -> errors.StillroomError:
 
 def _command_line() -> Iterator[str]:
     yield "# Command line\n"
-    yield "Commands other than `serve`, `demo` and `worker` talk to a running server: the one that `STILLROOM_URL` and"
+    yield "Commands other than `serve`, `demo`, `worker`, `distill run` and `distill report` talk to a running server: the one that `STILLROOM_URL` and"
     yield "`STILLROOM_API_KEY` name, else the one that runs on the data folder. They exit with 0 only on success.\n"
     root = typer.main.get_command(app)
     yield from _commands(root, "stillroom")
@@ -103,9 +103,15 @@ def _command_line() -> Iterator[str]:
 
 def _commands(command: Any, name: str) -> Iterator[str]:
     if hasattr(command, "commands"):
+        if command.help and command.invoke_without_command and " " in name:
+            yield from _command(command, name)  # a command by itself, too
         for child in command.commands.values():
             yield from _commands(child, f"{name} {child.name}")
         return
+    yield from _command(command, name)
+
+
+def _command(command: Any, name: str) -> Iterator[str]:
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     yield f"## {' '.join([name, *(p.metavar or p.name.upper() for p in arguments)])}\n\n{command.help}\n"
     options = [p for p in command.params if p.param_type_name == "option"]

@@ -111,7 +111,15 @@ FIELDS = {
     "graders/run": ("grader", "model_sample", "item"),
     "graders/validate": ("grader",),
     "deployments/{deployment}": ("properties", "sku", "tags"),
-    "stillroom/selections": ("filter", "ids", "validation_fraction", "seed", "filename"),
+    "stillroom/selections": (
+        "filter",
+        "ids",
+        "validation_fraction",
+        "seed",
+        "filename",
+        "curation",
+        "dry_run",
+    ),
     "stillroom/keys": ("name",),
     "stillroom/sessions": ("key", "token"),
 }

@@ -94,6 +94,7 @@ def test_usage_says_which_name_was_called_which_model_answered_and_with_which_ke
         "prompt_tokens": prompt,
         "cached_tokens": 0,
         "completion_tokens": said,
+        "saved_prompt_tokens": 0,
         "trained_tokens": 0,
         "hosted_seconds": 0,
         "cost_microusd": (pico + 500_000) // 1_000_000,

@@ -90,11 +90,12 @@ def test_a_job_comes_to_the_tokens_steps_and_cost_that_were_quoted(priced: Serve
 
 def test_a_selection_is_quoted_with_its_teachers_break_even_and_leaves_no_file(priced: Server, sdk: OpenAI) -> None:
     before = [file.id for file in sdk.files.list()]
-    chosen = {"filter": {"metadata": {"for": "quotes"}}}
+    # "thing 10" and "thing 11" are too long.
+    chosen = {"filter": {"metadata": {"for": "quotes"}}, "curation": {"max_prompt_characters": 7}}
     quote = quoted(priced, selection=chosen)
     assert [file.id for file in sdk.files.list()] == before
     assert quote["training_file"] is None
-    assert quote["examples"] == 12
+    assert quote["examples"] == 10
     even = quote["break_even"]
     assert (even["teachers"], even["calls"], even["window"]["days"]) == (["gpt-4o"], 12, pytest.approx(1))
     assert even["training_microusd"] == quote["cost_microusd"]

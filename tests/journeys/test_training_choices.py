@@ -145,6 +145,7 @@ def test_all_weights_are_trained_where_that_is_asked_for_and_an_adapters_numbers
     assert ended.status == "succeeded", ended.error
     assert numbers_of(ended).keys() == {
         *("n_epochs", "batch_size", "learning_rate_multiplier", "training", "long_rows"),
+        *("system_prompt", "soft_label_weight"),
     }
     assert warnings_of(sdk, ended) == ["'lora_rank' has no effect: all weights are trained, without an adapter."]
     assert (own.data / "blobs" / "models" / ended.id / "model.safetensors").is_file()

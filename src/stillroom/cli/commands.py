@@ -11,7 +11,21 @@ import typer
 
 from stillroom import __version__, demo
 from stillroom import config as configuration
-from stillroom.cli import browser, client, completions, costs, distilling, evaluating, exporting, keys, serving
+from stillroom.cli import (
+    browser,
+    client,
+    completions,
+    costs,
+    curating,
+    distilling,
+    distilling_files,
+    evaluating,
+    exporting,
+    keys,
+    preferring,
+    serving,
+    teaching,
+)
 from stillroom.cli.options import Data
 from stillroom.cli.output import note, say
 from stillroom.config import Settings
@@ -33,7 +47,11 @@ app.add_typer(distilling.jobs, name="jobs")
 distilling.models.command()(exporting.export)
 app.add_typer(distilling.models, name="models")
 app.add_typer(serving.deployments, name="deployments")
-app.command()(distilling.distill)
+app.add_typer(teaching.app, name="teachers")
+distilling.app.command("pairs")(preferring.make_pairs)
+distilling.app.command()(curating.report)
+distilling.app.command()(distilling_files.run)
+app.add_typer(distilling.app, name="distill")
 app.command()(serving.deploy)
 app.command()(serving.chat)
 app.command()(costs.usage)

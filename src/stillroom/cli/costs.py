@@ -22,6 +22,7 @@ COUNTED = {
     "PROMPT": "prompt_tokens",
     "CACHED": "cached_tokens",
     "COMPLETION": "completion_tokens",
+    "SAVED": "saved_prompt_tokens",
     "TRAINED": "trained_tokens",
     "HOSTED S": "hosted_seconds",
 }

@@ -5,13 +5,19 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from stillroom.cli import curating
 from stillroom.cli.client import Client, ServerError, connect, segment
 from stillroom.cli.options import Data, Json, Metadata, Wait, metadata, since
 from stillroom.cli.output import as_json, err, fail, note, say, table, when
+from stillroom.curation import Report
+from stillroom.datasets.answers import Reasoning
+from stillroom.student.hyperparameters import MethodType as Method
 
+app = typer.Typer()
 jobs = typer.Typer(help="Fine-tuning jobs of the running server.", no_args_is_help=True)
 models = typer.Typer(help="Models of the running server.", no_args_is_help=True)
 
@@ -20,10 +26,26 @@ LOOK_SECONDS = 0.5
 ENDED = ("succeeded", "failed", "cancelled")
 
 JobId = Annotated[str, typer.Argument(metavar="ID")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the examples. Default: chosen for you.", min=1)]
+Suffix = Annotated[str | None, typer.Option(help="Part of the new model's name.")]
+Beta = Annotated[
+    float | None,
+    typer.Option(help="Of dpo: how strongly the student is held to what it answered before. Default: 0.1.", max=2),
+]
+DropSystemPrompt = Annotated[
+    bool,
+    typer.Option(
+        "--drop-system-prompt", help="Train without the system prompt, and answer calls that have it without."
+    ),
+]
 
 
+@app.callback(invoke_without_command=True)
 def distill(
-    student: Annotated[str, typer.Option("--student", metavar="BASE", help="The base model, or a fine-tuned one.")],
+    context: typer.Context,
+    student: Annotated[
+        str, typer.Option("--student", metavar="BASE", help="The base model, or a fine-tuned one. Needed.")
+    ] = "",
     metadata_: Metadata = None,
     model: Annotated[
         str | None, typer.Option("--model", metavar="TEACHER", help="Only this teacher's answers.")
@@ -31,11 +53,35 @@ def distill(
     since_: Annotated[
         str | None, typer.Option("--since", metavar="T", help="Only from 30m, 2h, 7d ago, or ISO.")
     ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Passes over the examples. Default: chosen for you.", min=1)
+    epochs: Epochs = None,
+    drop_system_prompt: DropSystemPrompt = False,
+    soft_labels: Annotated[
+        float | None,
+        typer.Option(
+            "--soft-labels",
+            metavar="WEIGHT",
+            help="Learn what the teacher held likely, too: 0 (not at all) to 1 (that alone). Needs stored logprobs.",
+            min=0,
+            max=1,
+        ),
     ] = None,
-    suffix: Annotated[str | None, typer.Option(help="Part of the new model's name.")] = None,
+    reasoning: Annotated[
+        Reasoning | None,
+        typer.Option(help="What the teacher thought before it answered: strip leaves it out (default), keep does not."),
+    ] = None,
+    suffix: Suffix = None,
     validation: Annotated[float, typer.Option(help="Fraction of the examples to hold out.", min=0, max=0.9)] = 0.0,
+    no_duplicates: curating.NoDuplicates = False,
+    near_duplicates: curating.NearDuplicates = None,
+    no_refusals: curating.NoRefusals = False,
+    no_truncated: curating.NoTruncated = False,
+    language: curating.Language = None,
+    min_prompt: curating.MinPrompt = None,
+    max_prompt: curating.MaxPrompt = None,
+    min_answer: curating.MinAnswer = None,
+    max_answer: curating.MaxAnswer = None,
+    best_of: curating.BestOf = None,
+    dry_run: curating.DryRun = False,
     seed: Annotated[int | None, typer.Option(help="Makes the run repeatable.")] = None,
     quote: Annotated[
         bool, typer.Option("--quote", help="Say what it would cost and how long it would take, and stop.")
@@ -45,12 +91,36 @@ def distill(
     data: Data = None,
 ) -> None:
     """Fine-tune a student on stored completions."""
+    if context.invoked_subcommand is not None:
+        _refuse_options(context)
+        return
+    if not student and not dry_run:
+        context.fail("Missing option '--student'.")
+    curation = curating.curation_of(
+        no_duplicates=no_duplicates,
+        near_duplicates=near_duplicates,
+        no_refusals=no_refusals,
+        no_truncated=no_truncated,
+        languages=language,
+        lengths={
+            "min_prompt": min_prompt,
+            "max_prompt": max_prompt,
+            "min_answer": min_answer,
+            "max_answer": max_answer,
+        },
+    )
     reached = connect(data)
     conditions = {"metadata": metadata(metadata_), "model": model, "created_after": since(since_)}
-    rows = {"filter": conditions, "validation_fraction": validation}
+    rows: dict[str, Any] = {"filter": conditions, "validation_fraction": validation}
+    if wishes := curating.as_request(curation, best_of):
+        rows["curation"] = wishes
+    rows |= {name: value for name, value in (("soft_labels", bool(soft_labels)), ("reasoning", reasoning)) if value}
+    if dry_run:
+        _tell_dry_run(reached.post("/v1/stillroom/selections", {**rows, "dry_run": True}), json=json)
+        return
     body: dict[str, Any] = {"model": student}
-    if epochs is not None:
-        body["method"] = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": epochs}}}
+    drop = "drop" if drop_system_prompt else None
+    body |= method_of("supervised", n_epochs=epochs, system_prompt=drop, soft_label_weight=soft_labels)
     if quote:
         note("Measuring some steps ...")
         _tell_quote(reached.post("/v1/stillroom/quotes", {**body, "selection": rows}), json=json)
@@ -69,8 +139,35 @@ def distill(
             if file:  # made for a job that is not to be
                 reached.delete(f"/v1/files/{file['id']}")
         raise
-    note(f"{selection['training_examples']} examples selected; job {job['id']} created.")
-    _finish(reached, job, wait=wait, json=json)
+    left_out = sum(left["count"] for left in (selection["report"] or {"left_out": []})["left_out"])
+    beside = f", {left_out} left out by curation" if left_out else ""
+    note(f"{selection['training_examples']} examples selected{beside}; job {job['id']} created.")
+    finish(reached, job, wait=wait, json=json)
+
+
+def _tell_dry_run(selection: dict[str, Any], *, json: bool) -> None:
+    if json:
+        as_json(selection)
+    else:
+        curating.tell(msgspec.convert(selection["report"], Report))
+
+
+def method_of(method: str, **hyperparameters: Any) -> dict[str, Any]:
+    """The method as a request has it, with the hyperparameters that are given; nothing when that says nothing."""
+    given = {name: value for name, value in hyperparameters.items() if value is not None}
+    if method == "supervised" and not given:
+        return {}
+    return {"method": {"type": method, method: {"hyperparameters": given}}}
+
+
+def _refuse_options(context: typer.Context) -> None:
+    """Options before a subcommand's name are the plain command's, and would be dropped without a word."""
+    given = [name for name, value in context.params.items() if value]
+    if given:
+        option = "--" + given[0].strip("_").replace("_", "-")
+        context.fail(
+            f"{option} belongs to `stillroom distill` alone; `{context.invoked_subcommand}` has its own options."
+        )
 
 
 @jobs.command("list")
@@ -88,6 +185,33 @@ def list_jobs(
     table(("ID", "STATUS", "BASE", "FINE-TUNED MODEL", "CREATED"), rows, "No fine-tuning jobs.")
 
 
+@jobs.command("create")
+def create_job(
+    student: Annotated[str, typer.Option("--student", metavar="BASE", help="The base model, or a fine-tuned one.")],
+    training_file: Annotated[str, typer.Option("--training-file", metavar="ID", help="A file of purpose fine-tune.")],
+    validation_file: Annotated[str | None, typer.Option("--validation-file", metavar="ID")] = None,
+    method: Annotated[
+        Method, typer.Option(help="supervised: the file has conversations; dpo: preference pairs.")
+    ] = Method.SUPERVISED,
+    epochs: Epochs = None,
+    beta: Beta = None,
+    drop_system_prompt: DropSystemPrompt = False,
+    suffix: Suffix = None,
+    seed: Annotated[int | None, typer.Option(help="Makes the run repeatable.")] = None,
+    wait: Wait = False,
+    json: Json = False,
+    data: Data = None,
+) -> None:
+    """Fine-tune a student on a file that is there already."""
+    reached = connect(data)
+    drop = "drop" if drop_system_prompt else None
+    files = {"training_file": training_file, "validation_file": validation_file}
+    asked: dict[str, Any] = {"model": student, **files, "suffix": suffix, "seed": seed}
+    body = {name: value for name, value in asked.items() if value is not None}
+    body |= method_of(method.value, n_epochs=epochs, beta=beta, system_prompt=drop)
+    finish(reached, reached.post(JOBS, body), wait=wait, json=json)
+
+
 @jobs.command("show")
 def show_job(job_id: JobId, json: Json = False, data: Data = None) -> None:
     """Show a job, its checkpoints and its last events."""
@@ -102,6 +226,7 @@ def show_job(job_id: JobId, json: Json = False, data: Data = None) -> None:
         return
     for name in ("id", "status", "model", "fine_tuned_model", "trained_tokens", "training_file"):
         say(f"{name}: {job[name]}")
+    say(f"method: {job['method']['type']}")
     say("hyperparameters: " + " ".join(f"{name}={value}" for name, value in job["hyperparameters"].items()))
     for line in _compared(job["quote"]):
         say(line)
@@ -119,7 +244,7 @@ def show_job(job_id: JobId, json: Json = False, data: Data = None) -> None:
 def watch_job(job_id: JobId, json: Json = False, data: Data = None) -> None:
     """Follow a job until it ends; exit 0 only on success."""
     reached = connect(data)
-    _finish(reached, reached.get(f"{JOBS}/{segment(job_id)}"), wait=True, json=json)
+    finish(reached, reached.get(f"{JOBS}/{segment(job_id)}"), wait=True, json=json)
 
 
 @jobs.command("cancel")
@@ -175,7 +300,7 @@ def _last_step(reached: Client, path: str) -> dict[str, Any] | None:
     return next((event["data"] for event in events if event["type"] == "metrics"), None)
 
 
-def _finish(reached: Client, job: dict[str, Any], *, wait: bool, json: bool) -> None:
+def finish(reached: Client, job: dict[str, Any], *, wait: bool, json: bool) -> None:
     if wait:
         job = follow(reached, job["id"])
     if json:
@@ -204,6 +329,8 @@ def _tell_quote(quote: dict[str, Any], *, json: bool) -> None:
     )
     say(f"cost: {_usd(quote['cost_usd'])}, and {_usd(quote['hosting_usd_per_month'])} a month to host it")
     say(f"time: {_minutes(quote['minutes'])} (measured: {quote['measured']})")
+    if quote["dropped_prompt_tokens"] is not None:
+        say(f"saves: {quote['dropped_prompt_tokens']:,} prompt tokens a call, by doing without the system prompt")
     if quote["break_even"]:
         say(f"break-even: {_break_even(quote['break_even'])}")
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-import time
-from datetime import datetime
 from typing import Annotated
 
 import typer
+
+from stillroom.clock import moment
 
 Data = Annotated[
     str | None,
@@ -22,9 +21,6 @@ Metadata = Annotated[
     list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="Only with this metadata; may be repeated.")
 ]
 Wait = Annotated[bool, typer.Option("--wait", help="Return when it is done; exit 0 only on success.")]
-
-AGO = re.compile(r"(\d+)([smhd])")
-UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def metadata(given: list[str] | None) -> dict[str, str]:
@@ -42,11 +38,7 @@ def since(text: str | None) -> int | None:
     """`2h`, `7d` or an ISO time, as seconds since the epoch."""
     if text is None:
         return None
-    if ago := AGO.fullmatch(text):
-        return int(time.time()) - int(ago[1]) * UNIT_SECONDS[ago[2]]
     try:
-        return int(datetime.fromisoformat(text).timestamp())
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} is neither like 30m, 2h, 7d nor an ISO time.", param_hint="--since"
-        ) from None
+        return moment(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}.", param_hint="--since") from None

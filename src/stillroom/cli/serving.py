@@ -16,6 +16,7 @@ from stillroom.cli.output import as_json, err, fail, note, out, say, table
 deployments = typer.Typer(help="Deployments of the running server.", no_args_is_help=True)
 
 LOOK_SECONDS = 0.2
+DEPLOYMENTS = "/v1/stillroom/deployments"
 
 
 def deploy(
@@ -55,13 +56,14 @@ def await_deployment(reached: Client, path: str) -> dict[str, Any]:
 
 @deployments.command("list")
 def list_(json: Json = False, data: Data = None) -> None:
-    """List deployments."""
-    found = connect(data).get(ACCOUNT, ARM_VERSION)["value"]
+    """List deployments, with their calls of the last 30 days and the prompt tokens that these saved."""
+    reached = connect(data)
     if json:
-        as_json(found)
+        as_json(reached.get(ACCOUNT, ARM_VERSION)["value"])
         return
-    rows = [(d["name"], d["properties"]["model"]["name"], d["properties"]["provisioningState"]) for d in found]
-    table(("NAME", "MODEL", "STATE"), rows, "No deployments.")
+    shown = ("name", "model", "state", "calls", "saved_prompt_tokens")
+    rows = [[each[name] for name in shown] for each in reached.get(DEPLOYMENTS)["data"]]
+    table(("NAME", "MODEL", "STATE", "CALLS", "SAVED"), rows, "No deployments.")
 
 
 @deployments.command()

@@ -1,0 +1,227 @@
+"""One question to a model: through the gateway, metered, paid once, and asked again when the model is overloaded.
+
+Each has a name of its own, by which the gateway keeps its answer: a run that was killed between an answer and the
+journal asks again, and gets what was kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from stillroom import auth, billing, chat
+from stillroom.assembly import Platform
+from stillroom.chat import Usage
+from stillroom.config import DistillationSettings
+from stillroom.distillation.allowance import Allowance
+from stillroom.distillation.problems import DistillationFailed
+from stillroom.distillation.throttle import Throttle
+from stillroom.errors import StudentUnavailable, TeacherFailed, TeacherRefused, TeacherTimeout
+from stillroom.gateway.complete import Call
+from stillroom.serving.models import Target
+
+TRY_AGAIN = {408, 409, 413, 425, 429, 500, 502, 503, 504, 529}
+OVERLOADED = {429, 503, 529}
+REFUSES_ALL = (401, 403, 404)  # no other row would fare better
+LONGEST_PAUSE_SECONDS = 600.0
+CUT_SHORT = "length"
+KEY_LETTERS = 64
+
+
+class Unanswered(Exception):
+    """The model did not answer this question; `status` is None when nothing came back at all. `is_gone`: it might
+    have been any question."""
+
+    def __init__(self, reason: str, status: int | None, *, is_gone: bool) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.status = status
+        self.is_gone = is_gone
+
+
+class RefusesAll(DistillationFailed):
+    """The model refuses whoever asks like this."""
+
+    code = "teacher_refuses"
+
+
+@dataclass(kw_only=True)
+class Spent:
+    """What the questions of one row came to."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    cost_picousd: int = 0
+    cut_short: bool = False
+
+    def add(self, usage: Usage, cost: int) -> None:
+        self.calls += 1
+        self.prompt_tokens += usage.prompt_tokens
+        self.cached_tokens += usage.cached_tokens
+        self.completion_tokens += usage.completion_tokens
+        self.cost_picousd += cost
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """The first choice of an answer."""
+
+    message: Mapping[str, Any]
+    finish_reason: str | None
+    logprobs: Mapping[str, Any] | None
+    completion: Mapping[str, Any]
+
+
+class Asker:
+    """Whoever is asked in one run. Lives on the event loop."""
+
+    def __init__(self, platform: Platform, key_id: str, throttle: Throttle, allowance: Allowance) -> None:
+        self._platform = platform
+        self._settings: DistillationSettings = platform.settings.distillation
+        self._key_id = key_id
+        self._throttle = throttle
+        self._allowance = allowance
+        self._targets: dict[str, Target] = {}
+        self.answers = 0
+        """How many came in this process."""
+
+    async def meet(self, model: str) -> Target:
+        """Who answers under the name; a student is loaded first. Raises ModelNotFound."""
+        if model not in self._targets:
+            project = auth.DEFAULT_PROJECT
+            self._targets[model] = await self._platform.models.resolve(project, model, by_model_name=True)
+        return self._targets[model]
+
+    async def ask(
+        self, model: str, messages: Sequence[Mapping[str, Any]], more: Mapping[str, Any], *, key: str, spent: Spent
+    ) -> Reply:
+        """The answer. Raises Unanswered when there is none, BudgetReached before one could cost too much."""
+        data = msgspec.json.encode({"model": model, "messages": messages, **more})
+        request = chat.parse_request(data)
+        tries = 1
+        while True:
+            answers = self.answers
+            try:
+                return await self._once(model, request, len(data), key, spent)
+            except (TeacherFailed, StudentUnavailable) as error:
+                unanswered = _unanswered(error)
+                self._refuse_all(model, unanswered)
+                pause = self._pause(error, unanswered, tries)
+            # To be told to wait is no failure while others are served.
+            tries += not (unanswered.status in OVERLOADED and self.answers > answers)
+            if pause is None or tries > self._settings.attempts:
+                raise unanswered
+            await asyncio.sleep(pause)
+
+    async def _once(self, model: str, request: chat.ChatRequest, size: int, key: str, spent: Spent) -> Reply:
+        target = await self.meet(model)
+        async with self._throttle.place() as taken_at:
+            aside = await self._allowance.set_aside(target.price, size, _most_tokens(request.body))
+            paid, tokens = 0, (0, 0)
+            try:
+                completion, replayed = await self._complete(model, request, key, taken_at)
+                usage = chat.usage_of(completion, request)
+                cost = self._cost(target, usage)
+                if not replayed:
+                    paid, tokens = cost, (usage.prompt_tokens, usage.completion_tokens)
+            finally:
+                await asyncio.shield(self._allowance.settle(aside, paid, size, tokens))
+        self.answers += 1
+        await self._throttle.went_well()
+        spent.add(usage, cost)
+        choice = completion["choices"][0]
+        spent.cut_short |= choice.get("finish_reason") == CUT_SHORT
+        return Reply(
+            message=choice["message"],
+            finish_reason=choice.get("finish_reason"),
+            logprobs=choice.get("logprobs"),
+            completion=completion,
+        )
+
+    async def _complete(
+        self, model: str, request: chat.ChatRequest, key: str, taken_at: float
+    ) -> tuple[dict[str, Any], bool]:
+        """The completion, and whether it was paid for before."""
+        call = Call(
+            request=request,
+            name=model,
+            project=auth.DEFAULT_PROJECT,
+            key_id=self._key_id,
+            request_id=key,
+            by_model_name=True,
+            idempotency_key=key,
+        )
+        try:
+            done = await self._platform.gateway.complete(call)
+        except (TeacherFailed, StudentUnavailable) as error:
+            if _status_of(error) in OVERLOADED or isinstance(error, TeacherTimeout):
+                self._throttle.ease(taken_at, _told_seconds(error))
+            raise
+        return msgspec.json.decode(done.body), done.replayed
+
+    def _cost(self, target: Target, usage: Usage) -> int:
+        entry = billing.Entry(
+            project=auth.DEFAULT_PROJECT,
+            kind=billing.Kind.ANSWER,
+            model=target.model,
+            prompt_tokens=usage.prompt_tokens,
+            cached_tokens=usage.cached_tokens,
+            completion_tokens=usage.completion_tokens,
+        )
+        return billing.cost_picousd(entry, target.price)
+
+    def _refuse_all(self, model: str, unanswered: Unanswered) -> None:
+        if unanswered.status in REFUSES_ALL and not self.answers:
+            raise RefusesAll(f"'{model}' refuses to answer: {unanswered.reason}", param="teacher")
+
+    def _pause(self, error: TeacherFailed | StudentUnavailable, unanswered: Unanswered, tries: int) -> float | None:
+        """Seconds until another try; None when there should be none."""
+        if unanswered.status is not None and unanswered.status not in TRY_AGAIN:
+            return None
+        told = _told_seconds(error)
+        if told is not None:
+            return min(told, LONGEST_PAUSE_SECONDS)
+        return min(LONGEST_PAUSE_SECONDS, self._settings.retry_seconds * 2.0 ** (tries - 1)) * random.uniform(0.8, 1.2)
+
+
+def key_of(name: str, run: str) -> str:
+    """What a run's answers are known by in the ledger, in the place of a key."""
+    return f"distillation:{name[:40]}/{run[:8]}"[:KEY_LETTERS]
+
+
+def spent_before(platform: Platform, key_id: str, since: int) -> int:
+    """What the ledger has of the run, in pico-USD: the journal may not know of its last answers."""
+    totals = billing.totals(platform.database, auth.DEFAULT_PROJECT, (billing.By.KEY,), since=since)
+    return sum(total.cost_picousd for total in totals if total.group[billing.By.KEY] == key_id)
+
+
+def _unanswered(error: TeacherFailed | StudentUnavailable) -> Unanswered:
+    status = _status_of(error)
+    words = f"status {status}: {error.message}" if status is not None else error.message
+    return Unanswered(words, status, is_gone=status is None or status in TRY_AGAIN or status in REFUSES_ALL)
+
+
+def _status_of(error: TeacherFailed | StudentUnavailable) -> int | None:
+    return error.details["status"] if isinstance(error, TeacherRefused) else None
+
+
+def _told_seconds(error: TeacherFailed | StudentUnavailable) -> float | None:
+    headers = error.details["headers"] if isinstance(error, TeacherRefused) else {}
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            return max(0.0, float(headers[name]) * unit)
+        except (KeyError, ValueError):
+            continue
+    return None
+
+
+def _most_tokens(body: Mapping[str, Any]) -> int | None:
+    most = body.get("max_completion_tokens", body.get("max_tokens"))
+    return int(most) if most is not None else None
