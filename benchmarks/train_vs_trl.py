@@ -509,7 +509,7 @@ def _trained_by_us(model: Any, steps: list[list[Any]], plan: Plan, *, sharing: b
     trainer.plan([*chain(*steps)], None, limit_bytes=None)
     assert trainer.layout is packing.SHARED, "The model was refused sharing."
     if not sharing:
-        trainer.layout = packing.PADDED
+        trainer.computation.layout = packing.PADDED
     begin, began = _begun(plan)
     for number, examples in enumerate(steps, start=1):
         trainer.step(number, examples)

@@ -96,7 +96,7 @@ def select(listing: Listing, keys: Keys) -> None:
 
 
 def distill(page: Page, keys: Keys, words: Words) -> None:
-    for step in ("split", "student", "hyperparameters"):
+    for step in ("curation", "split", "student", "hyperparameters"):
         keys.press_on(page.get_by_role("button", name=words("distill.next", step=words(f"distill.step_{step}"))))
         expect(page.get_by_role("heading", name=words(f"distill.step_{step}"), level=2)).to_be_focused()
     epochs = page.get_by_role("group", name=words("distill.label_n_epochs"))

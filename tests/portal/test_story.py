@@ -19,6 +19,8 @@ from tests.portal.words import Words
 from tests.support import Server
 
 EPOCHS = 1
+# Nothing that a student could have learned to say.
+QUESTION = "Which one sings at night, and for whom?"
 TRAINING_MS = 120_000
 
 pytestmark = pytest.mark.slow
@@ -77,7 +79,8 @@ def test_somebody_who_never_scripts_gets_from_stored_completions_to_a_deployed_s
     _deploy(page, words)
     _chat(page, words)
     page.get_by_role("link", name=words("playground.stored"), exact=True).first.click()
-    expect(listing.panel.get_by_text("animal 7", exact=True).first).to_be_visible()
+    expect(listing.panel.get_by_text(QUESTION, exact=True).first).to_be_visible()
+    expect(listing.panel.get_by_text("preferred", exact=True).first).to_be_visible()
     assert window.sideways_pixels() == 0
 
 
@@ -123,8 +126,11 @@ def _select_whales(listing: Listing, reader: Reader) -> None:
 
 
 def _distill(page: Page, words: Words) -> None:
+    page.get_by_role("button", name=words("distill.next", step=words("distill.step_curation"))).click()
+    _curate(page, words)
     for step in ("split", "student", "hyperparameters"):
         page.get_by_role("button", name=words("distill.next", step=words(f"distill.step_{step}"))).click()
+    page.get_by_role("checkbox", name=words("distill.drop_prompt")).check()
     epochs = page.get_by_role("group", name=words("distill.label_n_epochs"))
     epochs.get_by_role("checkbox").uncheck()
     epochs.get_by_role("spinbutton").fill(str(EPOCHS))
@@ -134,6 +140,20 @@ def _distill(page: Page, words: Words) -> None:
     expect(page).to_have_url(re.compile("/jobs/ftjob-"), timeout=TRAINING_MS)
 
 
+def _curate(page: Page, words: Words) -> None:
+    """Leaves too much out, is told so, and then leaves out what says the same twice."""
+    longest = page.get_by_role("textbox", name=words("distill.length_max_answer"))
+    longest.fill("8")  # "animal 1", 2, 4, 5, 7 and 8
+    expect(page.get_by_text(words("distill.not_enough", count=6, minimum=10))).to_be_visible()
+    onward = page.get_by_role("button", name=words("distill.next", step=words("distill.step_split")))
+    expect(onward).to_be_disabled()
+    longest.fill("")
+    duplicates = page.get_by_role("checkbox", name=words("distill.check_exact_duplicate"))
+    duplicates.check()
+    expect(page.get_by_text(words("distill.rows_count", count=0)).first).to_be_visible()
+    expect(onward).to_be_enabled()
+
+
 def _watch(page: Page, words: Words) -> None:
     """Without a reload, from the queue to the final model."""
     expect(page.get_by_role("progressbar")).to_be_visible()
@@ -141,6 +161,7 @@ def _watch(page: Page, words: Words) -> None:
     expect(chart).to_be_visible(timeout=TRAINING_MS)
     expect(page.get_by_text(words("jobs.final_model"), exact=True)).to_be_visible(timeout=TRAINING_MS)
     expect(page.get_by_role("progressbar")).to_be_hidden()
+    expect(page.get_by_text(words("jobs.dropped_prompt"), exact=True)).to_be_visible()
 
 
 def _deploy(page: Page, words: Words) -> None:
@@ -161,9 +182,11 @@ def _chat(page: Page, words: Words) -> None:
     page.get_by_role("button", name=words("playground.system_take")).click()
     expect(page.get_by_role("textbox", name=words("playground.system"))).to_have_value("Repeat what you hear.")
     page.get_by_role("switch", name=words("playground.store")).check()
-    page.get_by_role("textbox", name=words("playground.message")).fill("animal 7")
+    page.get_by_role("textbox", name=words("playground.message")).fill(QUESTION)
     page.get_by_role("button", name=words("playground.send"), exact=True).click()
     for name in ("gpt-4o", "whale-student"):
         answer = page.get_by_role("article", name=words("playground.answer_of", name=name))
         expect(answer.get_by_text(words("playground.total_time"), exact=True)).to_be_visible(timeout=TRAINING_MS)
         expect(answer.get_by_role("link", name=words("playground.stored"), exact=True)).to_be_visible()
+    page.get_by_role("button", name=f"{words('playground.better')}: gpt-4o").click()
+    expect(page.get_by_role("button", name=f"{words('playground.better_chosen')}: gpt-4o")).to_be_enabled()

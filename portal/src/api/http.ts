@@ -50,7 +50,8 @@ export const ACCOUNT =
 export const ARM_VERSION = "2025-09-01";
 
 export const get = <T>(where: string, signal?: AbortSignal): Promise<T> => ask<T>("GET", where, undefined, signal);
-export const post = <T>(where: string, body: unknown = {}): Promise<T> => ask<T>("POST", where, body);
+export const post = <T>(where: string, body: unknown = {}, signal?: AbortSignal): Promise<T> =>
+  ask<T>("POST", where, body, signal);
 export const put = <T>(where: string, body: unknown): Promise<T> => ask<T>("PUT", where, body);
 export const remove = <T>(where: string): Promise<T> => ask<T>("DELETE", where);
 

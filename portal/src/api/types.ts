@@ -70,6 +70,15 @@ export interface ChatMessage {
 export interface CompletionDetail extends CompletionRow {
   request: { messages: ChatMessage[]; [parameter: string]: unknown };
   response: { choices?: { message?: ChatMessage; finish_reason?: string }[]; [field: string]: unknown };
+  /** What the teacher held likely, where that was asked for. */
+  soft_labels?: { tokens: number; alternatives: number } | null;
+}
+
+/** What a file of preference pairs was made of; in a dry run, would be. */
+export interface Preferences {
+  training_file: StoredFile | null;
+  pairs: number;
+  skipped: Record<string, number>;
 }
 
 export interface Count {
@@ -124,7 +133,7 @@ export interface FineTuningJob {
   seed: number;
   error: { code: string | null; message: string | null; param: string | null } | null;
   hyperparameters?: Record<string, string | number | null>;
-  method?: { type: string; supervised?: { hyperparameters?: Record<string, string | number | null> } };
+  method?: { type: string };
   metadata?: Metadata | null;
   user_provided_suffix?: string;
 }
@@ -137,16 +146,22 @@ export interface Job {
     epoch: number | null;
     train_loss: number | null;
     valid_loss: number | null;
+    /** Of jobs that learn from pairs alone. */
+    rewards_margin?: number | null;
     seconds_left: number | null;
   };
   cost_microusd: number | null;
   quote: string | null;
+  /** How many prompt tokens a call of its model saves, because it does without its system prompt. */
+  dropped_prompt_tokens?: number | null;
   /** Rows of the training file; null when it is gone or not yet read. */
   examples?: number | null;
 }
 
 export interface JobMetrics {
   steps: number[];
+  /** Of jobs that learn from pairs alone. */
+  rewards_margin?: (number | null)[];
   train_loss: (number | null)[];
   train_mean_token_accuracy: (number | null)[];
   valid: { step: number; valid_loss: number | null; valid_mean_token_accuracy: number | null }[];
@@ -186,6 +201,8 @@ export interface Deployment {
   model: string;
   base: string | null;
   job: string | null;
+  /** The system prompt that it was trained without, and is asked without. */
+  dropped_prompt: { text: string; tokens: number | null } | null;
   state: "Creating" | "Succeeded" | "Failed" | "Deleting";
   error: { code: string | null; message: string } | null;
   created_at: number;
@@ -193,6 +210,7 @@ export interface Deployment {
   calls: number;
   prompt_tokens: number;
   completion_tokens: number;
+  saved_prompt_tokens: number;
   cost_microusd: number;
   hosted_seconds: number;
   hosting_microusd: number;
@@ -221,7 +239,47 @@ export interface Selection {
   training_examples: number;
   validation_examples: number;
   skipped: Record<string, number>;
+  /** How many of the examples have some; null when they were not asked for. */
+  soft_labels: number | null;
   warnings: string[];
+}
+
+/** A selection that was only counted. */
+export interface DryRun {
+  training_examples: number;
+  validation_examples: number;
+  report: DataReport;
+}
+
+export type LeftOutReason =
+  | "malformed"
+  | "empty"
+  | "refusal"
+  | "truncated"
+  | "too_short"
+  | "too_long"
+  | "language"
+  | "exact_duplicate"
+  | "not_best"
+  | "near_duplicate";
+
+/** About the rows that stay, but for `rows`, `left_out` and `found`: how many each check finds, asked for or not. */
+export interface DataReport {
+  rows: number;
+  kept: number;
+  left_out: { reason: LeftOutReason; count: number; examples: string[] }[];
+  found: Partial<Record<LeftOutReason, number>>;
+  lengths: {
+    what: string;
+    /** Below which 5, 25, 50, 75 and 95 % are. */
+    quantiles: number[];
+    histogram: { least: number; below: number; count: number }[];
+  }[];
+  labels: { name: string; count: number }[] | null;
+  languages: { name: string; count: number }[] | null;
+  prompt_tokens: number;
+  answer_tokens: number;
+  notes: string[];
 }
 
 export interface BreakEven {
@@ -248,6 +306,8 @@ export interface Quote {
   examples: number;
   validation_examples: number;
   tokens_per_epoch: number;
+  /** How many prompt tokens a call would save; null where the system prompt is kept. */
+  dropped_prompt_tokens?: number | null;
   n_epochs: number;
   batch_size: number;
   learning_rate_multiplier: number;
@@ -298,6 +358,7 @@ export interface Usage {
   prompt_tokens: number;
   cached_tokens: number;
   completion_tokens: number;
+  saved_prompt_tokens: number;
   trained_tokens: number;
   hosted_seconds: number;
   cost_microusd: number;

@@ -78,11 +78,12 @@ export function DeploymentCard({ deployment, window, isNamed, onDelete }: Deploy
 /** What answers, where it came from, and since when. */
 function Origin({ deployment }: { deployment: Deployment }) {
   const t = useText();
-  const { model, base, job, created_at } = deployment;
+  const { model, base, job, dropped_prompt, created_at } = deployment;
   return (
     <p className={styles.origin}>
       <span className="mono said">{model}</span>
       {base === null ? <span>{t("deployments.is_teacher")}</span> : <span>{t("deployments.of_base", { base })}</span>}
+      {dropped_prompt && <span title={dropped_prompt.text}>{t("deployments.dropped")}</span>}
       {job && <Link href={`/jobs/${encodeURIComponent(job)}`}>{t("deployments.job")}</Link>}
       <When seconds={created_at} />
     </p>
@@ -92,12 +93,17 @@ function Origin({ deployment }: { deployment: Deployment }) {
 function Traffic({ deployment }: { deployment: Deployment }) {
   const t = useText();
   const { number } = useFormat();
-  const { prompt_tokens, completion_tokens } = deployment;
+  const { prompt_tokens, completion_tokens, saved_prompt_tokens: saved } = deployment;
   return (
     <Stat
       label={t("deployments.traffic")}
       value={number(deployment.calls)}
-      more={t("deployments.tokens", { prompt: prompt_tokens, completion: completion_tokens })}
+      more={
+        <Lines>
+          <span>{t("deployments.tokens", { prompt: prompt_tokens, completion: completion_tokens })}</span>
+          {saved > 0 && <span>{t("deployments.saved", { count: saved })}</span>}
+        </Lines>
+      }
     />
   );
 }

@@ -7,6 +7,8 @@ import type {
   CompletionDetail,
   CompletionRow,
   Count,
+  DataReport,
+  DryRun,
   Filter,
   List,
   Quote,
@@ -14,10 +16,23 @@ import type {
   StoredFile,
 } from "../../api/types";
 import { asked, COMPLETIONS, keyOf } from "../completions/filter";
-import { type Choices, HYPERPARAMETERS, isHyperparameter, methodOf, type Source, selectionOf } from "./choices";
+import {
+  type Choices,
+  hyperparametersOf,
+  isHyperparameter,
+  type Method,
+  methodOf,
+  type Source,
+  selectionOf,
+  type Typed,
+} from "./choices";
+import { curationRequest, isCuration } from "./curation";
 import { type Example, firstExamples, storedExample } from "./examples";
+import { useTraits } from "./traits";
 
 const SAMPLE = 3;
+/** New rows may be stored while one thinks. */
+const REPORT_FRESH_MS = 60_000;
 const FOR_EVER = Number.POSITIVE_INFINITY;
 const FILES = "/v1/files";
 
@@ -33,7 +48,7 @@ export interface Rows {
   retry: () => void;
 }
 
-export function useRows(source: Source): Rows {
+export function useRows(source: Source, method: Method): Rows {
   const filter = source.kind === "filter" ? source.filter : {};
   const [all, whole] = useQueries({
     queries: [filter, { ...filter, status: "completed" as const }].map((each: Filter) => ({
@@ -42,7 +57,7 @@ export function useRows(source: Source): Rows {
       enabled: source.kind === "filter",
     })),
   });
-  const file = useFileRows(source.kind === "file" ? source.file : null);
+  const file = useFileRows(source, method);
   if (source.kind === "ids") {
     return { usable: source.ids?.length ?? 0, incomplete: null, atLeast: false, error: null, retry: () => {} };
   }
@@ -64,30 +79,62 @@ export function useRows(source: Source): Rows {
   };
 }
 
-/** The rows of a file: whoever knows what "auto" gives for them has counted them. */
-function useFileRows(file: string | null) {
-  const models = useStudents();
-  const model = models.data?.[0]?.name ?? "scratch-small";
+/** The rows that curation leaves: the same, where nothing is to be left out. */
+export function useCurated(choices: Choices, rows: Rows): Rows {
+  const isCurated = choices.source.kind !== "file" && curationRequest(choices.curation) !== null;
+  const report = useDataReport(choices, isCurated);
+  if (!isCurated) return rows;
+  const kept = report.isPlaceholderData ? undefined : report.data?.kept;
+  return {
+    ...rows,
+    usable: kept ?? null,
+    atLeast: false,
+    error: rows.error ?? report.error,
+    retry: () => void report.refetch(),
+  };
+}
+
+/** The report on the rows as they are chosen and curated, of which nothing is made; of a file there is none. */
+export function useDataReport(choices: Choices, isWanted: boolean) {
+  const rows = selectionOf({ ...choices, share: 0 }, 0);
   return useQuery({
-    queryKey: ["hyperparameters", model, file],
-    queryFn: ({ signal }) => get<ResolvedHyperparameters>(path(AUTO, { model, training_file: file }), signal),
-    enabled: !!file && !models.isPending,
+    queryKey: ["data report", rows],
+    queryFn: async ({ signal }): Promise<DataReport> =>
+      (await post<DryRun>("/v1/stillroom/selections", { ...rows, dry_run: true }, signal)).report,
+    placeholderData: keepPreviousData,
+    enabled: isWanted && rows !== null && isCuration(choices.curation),
+    staleTime: REPORT_FRESH_MS,
+    retry: false,
+  });
+}
+
+/** The rows of a file: whoever knows what "auto" gives for them has counted them. */
+function useFileRows(source: Source, method: Method) {
+  const models = useStudents();
+  const traits = useTraits(source);
+  const model = models.data?.[0]?.name ?? "scratch-small";
+  const file = source.kind === "file" ? source.file : null;
+  // Until the file's kind is known and chosen, its rows would be refused.
+  const isSettled = traits.isError || (traits.isSuccess && traits.data.arePairs === (method === "dpo"));
+  return useQuery({
+    queryKey: ["hyperparameters", model, file, method],
+    queryFn: ({ signal }) => get<ResolvedHyperparameters>(path(AUTO, { model, training_file: file, method }), signal),
+    enabled: !!file && !models.isPending && isSettled,
   });
 }
 
 const AUTO = "/v1/stillroom/hyperparameters";
 
 /** What "auto" comes to for so many rows, beside the numbers that are given. */
-export function useAuto(model: string | null, examples: number, given: Choices["hyperparameters"]) {
+export function useAuto(model: string | null, examples: number, method: Method, given: Typed) {
   const asked = Object.fromEntries(
-    HYPERPARAMETERS.filter((name) => given[name] !== "" && isHyperparameter(name, given[name])).map((name) => [
-      name,
-      given[name],
-    ]),
+    hyperparametersOf(method)
+      .filter((name) => given[name] !== "" && isHyperparameter(name, given[name]))
+      .map((name) => [name, given[name]]),
   );
   return useQuery({
-    queryKey: ["hyperparameters", model, examples, asked],
-    queryFn: ({ signal }) => get<ResolvedHyperparameters>(path(AUTO, { model, examples, ...asked }), signal),
+    queryKey: ["hyperparameters", model, examples, method, asked],
+    queryFn: ({ signal }) => get<ResolvedHyperparameters>(path(AUTO, { model, examples, method, ...asked }), signal),
     placeholderData: keepPreviousData,
     enabled: model !== null && examples > 0,
     staleTime: FOR_EVER,

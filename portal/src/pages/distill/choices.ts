@@ -2,8 +2,9 @@
 
 import type { Filter } from "../../api/types";
 import { filterOf } from "../completions/filter";
+import { type CurationChoices, curationOf, curationRequest } from "./curation";
 
-export const STEPS = ["rows", "split", "student", "hyperparameters", "quote"] as const;
+export const STEPS = ["rows", "curation", "split", "student", "hyperparameters", "quote"] as const;
 export type Step = (typeof STEPS)[number];
 
 export const MINIMUM = 10;
@@ -23,15 +24,23 @@ export type Source =
   | { kind: "ids"; ids: string[] | null }
   | { kind: "file"; file: string; validation: string | null };
 
+export type Method = "supervised" | "dpo";
+
 export interface Choices {
   source: Source;
+  curation: CurationChoices;
   /** Percent held back for validation; null while the default holds. */
   share: number | null;
   splitSeed: number;
   student: string | null;
   suffix: string;
+  /** What the rows are, and so what is learned from them: pairs are known by looking at their file. */
+  method: Method;
+  dropPrompt: boolean;
+  /** From 0 to 1, as it was typed; "" is plain imitation. */
+  softLabels: string;
   /** As it was typed; "" stands for auto. */
-  hyperparameters: Record<HyperparameterName, string>;
+  hyperparameters: Typed;
   /** As it was typed; "" lets the server choose. */
   jobSeed: string;
 }
@@ -40,9 +49,15 @@ export const LIMITS = {
   n_epochs: { least: 1, most: 50, whole: true },
   batch_size: { least: 1, most: 256, whole: true },
   learning_rate_multiplier: { least: 0, most: 1000, whole: false },
+  beta: { least: 0, most: 2, whole: false },
 } as const;
 export type HyperparameterName = keyof typeof LIMITS;
-export const HYPERPARAMETERS = Object.keys(LIMITS) as HyperparameterName[];
+export type Typed = Record<HyperparameterName, string>;
+const FOR_ALL: HyperparameterName[] = ["n_epochs", "batch_size", "learning_rate_multiplier"];
+
+/** Those that a method has. */
+export const hyperparametersOf = (method: Method): HyperparameterName[] =>
+  method === "dpo" ? [...FOR_ALL, "beta"] : FOR_ALL;
 
 export function stepOf(address: URLSearchParams): Step {
   const step = address.get("step");
@@ -53,8 +68,14 @@ export function choicesOf(address: URLSearchParams): Choices {
   const typed = (name: string) => address.get(name) ?? "";
   const given = (name: HyperparameterName) => (typed(name) === "auto" ? "" : typed(name));
   const share = address.get("held_back");
+  const source = sourceOf(address);
+  const method = source.kind === "file" && address.get("method") === "dpo" ? "dpo" : "supervised";
   return {
-    source: sourceOf(address),
+    source,
+    curation: curationOf(address),
+    method,
+    dropPrompt: address.get("system_prompt") === "drop",
+    softLabels: method === "supervised" ? typed("soft_label_weight") : "",
     share: share !== null && Number.isFinite(Number(share)) ? within(Number(share), 0, LARGEST_SHARE) : null,
     splitSeed: Math.round(within(Number(typed("split_seed")) || 0, 0, LARGEST_SEED)),
     student: address.get("student"),
@@ -63,6 +84,7 @@ export function choicesOf(address: URLSearchParams): Choices {
       n_epochs: given("n_epochs"),
       batch_size: given("batch_size"),
       learning_rate_multiplier: given("learning_rate_multiplier"),
+      beta: given("beta"),
     },
     jobSeed: typed("job_seed"),
   };
@@ -118,6 +140,12 @@ export function isHyperparameter(name: HyperparameterName, text: string): boolea
   return whole ? Number.isInteger(value) && value >= least : value > least;
 }
 
+/** A share of the loss: nothing of it, or up to all. */
+export function isWeight(text: string): boolean {
+  const value = Number(text);
+  return text === "" || (text.trim() !== "" && value >= 0 && value <= 1);
+}
+
 export function isSeed(text: string): boolean {
   return text === "" || (/^\d+$/.test(text) && Number(text) <= LARGEST_SEED);
 }
@@ -127,15 +155,26 @@ export function selectionOf(choices: Choices, rows: number) {
   const { source } = choices;
   if (source.kind === "file") return null;
   const chosen = source.kind === "ids" ? { ids: source.ids ?? [] } : { filter: source.filter };
-  return { ...chosen, validation_fraction: shareOf(choices, rows) / 100, seed: choices.splitSeed };
+  const labels = Number(choices.softLabels) > 0 ? { soft_labels: true } : {};
+  const curation = curationRequest(choices.curation);
+  const curated = curation ? { curation } : {};
+  return {
+    ...chosen,
+    validation_fraction: shareOf(choices, rows) / 100,
+    seed: choices.splitSeed,
+    ...labels,
+    ...curated,
+  };
 }
 
-export function methodOf({ hyperparameters }: Choices) {
-  const given = HYPERPARAMETERS.map((name) => [
-    name,
-    hyperparameters[name] === "" ? "auto" : Number(hyperparameters[name]),
-  ]);
-  return { type: "supervised", supervised: { hyperparameters: Object.fromEntries(given) } };
+export function methodOf({ method, hyperparameters: typed, dropPrompt, softLabels }: Choices) {
+  const numbers = hyperparametersOf(method).map((name) => [name, typed[name] === "" ? "auto" : Number(typed[name])]);
+  const hyperparameters = {
+    ...Object.fromEntries(numbers),
+    ...(dropPrompt ? { system_prompt: "drop" } : {}),
+    ...(Number(softLabels) > 0 ? { soft_label_weight: Number(softLabels) } : {}),
+  };
+  return { type: method, [method]: { hyperparameters } };
 }
 
 function within(value: number, least: number, most: number): number {

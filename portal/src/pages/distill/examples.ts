@@ -1,6 +1,6 @@
 // Rows as the sample shows them: the first ones of a training file, and stored completions.
 
-import { lastQuestion, messagesOf, wordsOf } from "../../api/messages";
+import { lastQuestion, messagesOf, said, wordsOf } from "../../api/messages";
 import type { ChatMessage, CompletionRow } from "../../api/types";
 import { beginningOf } from "../files/beginning";
 
@@ -9,6 +9,8 @@ export interface Example {
   question: string;
   answer: string;
   calls: string[];
+  /** Of a preference pair: the answer that is not preferred. */
+  worse?: string;
 }
 
 const LONGEST = 200;
@@ -22,8 +24,39 @@ export async function firstExamples(file: string, count: number, signal: AbortSi
     .slice(0, count)
     .flatMap((line, index) => {
       const messages = messagesOf(line);
-      return messages ? [exampleOf(messages, `${index}`)] : [];
+      if (messages) return [exampleOf(messages, `${index}`)];
+      const pair = pairOf(line);
+      return pair ? [exampleOfPair(pair, `${index}`)] : [];
     });
+}
+
+/** A preference pair: what was asked, the better answer and the worse. */
+export interface Pair {
+  messages: ChatMessage[];
+  better: ChatMessage | undefined;
+  worse: ChatMessage | undefined;
+}
+
+/** The pair that a line of a training file is; null when it is none. Both spellings are OpenAI's. */
+export function pairOf(line: string): Pair | null {
+  try {
+    const row = JSON.parse(line) as Record<string, unknown>;
+    const { messages } = (row.input ?? {}) as { messages?: unknown };
+    const answer = (name: string) => [row[`${name}_output`] ?? row[`${name}_completion`]].flat()[0] as ChatMessage;
+    return Array.isArray(messages) ? { messages, better: answer("preferred"), worse: answer("non_preferred") } : null;
+  } catch {
+    return null;
+  }
+}
+
+function exampleOfPair({ messages, better, worse }: Pair, id: string): Example {
+  return {
+    id,
+    question: shortened(wordsOf(lastQuestion(messages))),
+    answer: shortened(said(better)),
+    calls: [],
+    worse: shortened(said(worse)),
+  };
 }
 
 export const storedExample = ({ id, question, answer, tool_calls: calls }: CompletionRow): Example => ({

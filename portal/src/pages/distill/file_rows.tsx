@@ -8,6 +8,7 @@ import { useText } from "../../i18n";
 import { Button, ErrorNote, Select, useFormat, Waiting } from "../../ui";
 import { useTrainingFiles } from "./asking";
 import styles from "./distill.module.css";
+import { PairsOffer } from "./pairs_offer";
 import type { StepProps } from "./step";
 
 export function FileRows({ file, set }: { file: string } & Pick<StepProps, "set">) {
@@ -28,6 +29,7 @@ export function FileRows({ file, set }: { file: string } & Pick<StepProps, "set"
         />
         <Upload onDone={(uploaded) => set({ file: uploaded.id })} />
       </div>
+      <PairsOffer set={set} />
     </>
   );
 }

@@ -6,28 +6,32 @@ import { Check, ErrorNote, TextInput, useFormat } from "../../ui";
 import { useAuto } from "./asking";
 import {
   type Choices,
-  HYPERPARAMETERS,
   type HyperparameterName,
+  hyperparametersOf,
   isHyperparameter,
   isSeed,
   LARGEST_SEED,
   LIMITS,
 } from "./choices";
 import styles from "./distill.module.css";
+import { MethodChoice } from "./method_choice";
 import type { StepProps } from "./step";
 
-const UNTOUCHED = { n_epochs: "", batch_size: "", learning_rate_multiplier: "" };
+const UNTOUCHED = { n_epochs: "", batch_size: "", learning_rate_multiplier: "", beta: "" };
 
-export function HyperparametersStep({ choices, student, training, set }: StepProps) {
+export function HyperparametersStep(given: StepProps) {
   const t = useText();
-  const auto = useAuto(student, training, choices.hyperparameters);
+  const { choices, student, training, set } = given;
+  const { method } = choices;
+  const auto = useAuto(student, training, method, choices.hyperparameters);
   // What was chosen is in that answer as chosen; what "auto" would have been is in this one.
-  const untouched = useAuto(student, training, UNTOUCHED);
+  const untouched = useAuto(student, training, method, UNTOUCHED);
   return (
     <div className="stack">
+      <MethodChoice {...given} />
       <p className={styles.text}>{t("distill.hyperparameters_text")}</p>
       {auto.error && !auto.data && <ErrorNote error={auto.error} onRetry={auto.refetch} />}
-      {HYPERPARAMETERS.map((name) => (
+      {hyperparametersOf(method).map((name) => (
         <Hyperparameter
           key={name}
           name={name}

@@ -1,10 +1,11 @@
-// From stored completions to a job, in five steps: rows, split, student, hyperparameters, quote.
+// From stored completions to a job, in six steps: rows, curation, split, student, hyperparameters, quote.
 
 import { type ReactNode, useEffect, useRef } from "react";
 import { useText } from "../../i18n";
 import { Button, Note, Page, useAddress, Waiting } from "../../ui";
-import { useRows, useStudents } from "./asking";
+import { useCurated, useRows, useStudents } from "./asking";
 import { choicesOf, partsOf, STEPS, type Step, shareOf, stepOf } from "./choices";
+import { CurationStep } from "./curation_step";
 import styles from "./distill.module.css";
 import { HyperparametersStep } from "./hyperparameters_step";
 import { firstProblem, type Told } from "./problems";
@@ -14,6 +15,7 @@ import { SplitStep } from "./split_step";
 import type { StepProps } from "./step";
 import { StudentStep } from "./student_step";
 import { useTeacherAtFirst } from "./teachers";
+import { useMethodOfFile } from "./traits";
 
 export default function DistillPage() {
   const t = useText();
@@ -74,7 +76,9 @@ function Earlier({ told, step, go }: { told: Told; step: Step; go: (step: Step) 
 function Body({ step, given }: { step: Step; given: StepProps }): ReactNode {
   switch (step) {
     case "rows":
-      return <RowsStep {...given} />;
+      return <RowsStep {...given} rows={given.allRows} />;
+    case "curation":
+      return <CurationStep {...given} />;
     case "split":
       return <SplitStep {...given} />;
     case "student":
@@ -136,11 +140,13 @@ function useSteps() {
 function useGiven(address: URLSearchParams, set: StepProps["set"]): StepProps {
   const choices = choicesOf(address);
   useTeacherAtFirst(choices.source, address.has("model"), set);
-  const rows = useRows(choices.source);
+  useMethodOfFile(choices, set);
+  const allRows = useRows(choices.source, choices.method);
+  const rows = useCurated(choices, allRows);
   const students = useStudents();
   const student = choices.student ?? students.data?.[0]?.name ?? null;
   const usable = rows.usable ?? 0;
   // A file is trained on whole; its validation is a file of its own.
   const share = choices.source.kind === "file" ? 0 : shareOf(choices, usable);
-  return { choices, rows, student, ...partsOf(usable, share), set };
+  return { choices, allRows, rows, student, ...partsOf(usable, share), set };
 }

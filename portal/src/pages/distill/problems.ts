@@ -2,7 +2,18 @@
 
 import { ApiError } from "../../api/http";
 import type { TextKey, Values } from "../../i18n";
-import { HYPERPARAMETERS, isHyperparameter, isSeed, isSuffix, LIMITS, MINIMUM, STEPS, type Step } from "./choices";
+import {
+  hyperparametersOf,
+  isHyperparameter,
+  isSeed,
+  isSuffix,
+  isWeight,
+  LIMITS,
+  MINIMUM,
+  STEPS,
+  type Step,
+} from "./choices";
+import { isCuration } from "./curation";
 import type { StepProps } from "./step";
 
 /** A text and what is filled in. */
@@ -26,11 +37,17 @@ export function firstProblem(given: StepProps, step: Step): Problem | null {
 }
 
 const CHECKS: Record<Step, (given: StepProps) => Told | null> = {
-  rows: ({ choices: { source }, rows }) => {
+  rows: ({ choices: { source }, allRows: rows }) => {
     if (source.kind === "ids" && source.ids === null) return { key: "distill.ids_gone" };
     if (source.kind === "file" && source.file === "") return { key: "distill.no_file" };
     if (rows.error != null)
       return { key: isFewInFile(rows.error) ? "distill.not_enough_in_file" : "distill.rows_unknown" };
+    if (rows.usable === null) return { key: "distill.counting" };
+    return rows.usable < MINIMUM ? tooFew(rows.usable) : null;
+  },
+  curation: ({ choices, rows }) => {
+    if (!isCuration(choices.curation)) return { key: "distill.curation_wrong" };
+    if (rows.error != null) return { key: "distill.rows_unknown" };
     if (rows.usable === null) return { key: "distill.counting" };
     return rows.usable < MINIMUM ? tooFew(rows.usable) : null;
   },
@@ -40,8 +57,11 @@ const CHECKS: Record<Step, (given: StepProps) => Told | null> = {
     return isSuffix(choices.suffix) ? null : { key: "distill.suffix_wrong" };
   },
   hyperparameters: ({ choices }) => {
-    const wrong = HYPERPARAMETERS.find((name) => !isHyperparameter(name, choices.hyperparameters[name]));
+    const wrong = hyperparametersOf(choices.method).find(
+      (name) => !isHyperparameter(name, choices.hyperparameters[name]),
+    );
     if (wrong) return { key: `distill.wrong_${wrong}`, values: { most: LIMITS[wrong].most } };
+    if (!isWeight(choices.softLabels)) return { key: "distill.soft_labels_wrong" };
     return isSeed(choices.jobSeed) ? null : { key: "distill.seed_wrong" };
   },
   quote: () => null,

@@ -7,7 +7,7 @@ import { useText } from "../../i18n";
 import { Button, ErrorNote, Note, Stat, useFormat, Waiting } from "../../ui";
 import { useAuto, useQuote } from "./asking";
 import { Earning } from "./break_even";
-import { HYPERPARAMETERS } from "./choices";
+import { type Choices, hyperparametersOf } from "./choices";
 import styles from "./distill.module.css";
 import { useStart } from "./starting";
 import type { StepProps } from "./step";
@@ -54,8 +54,8 @@ export function QuoteStep(given: StepProps) {
 function Plan({ choices, rows, student, training, validation }: StepProps) {
   const t = useText();
   const { number } = useFormat();
-  const auto = useAuto(student, training, choices.hyperparameters);
-  const { suffix, jobSeed } = choices;
+  const auto = useAuto(student, training, choices.method, choices.hyperparameters);
+  const { method, suffix, jobSeed } = choices;
   const shown: [string, string][] = [
     [t("distill.student"), student ?? "–"],
     ...(suffix ? [[t("distill.suffix"), suffix] as [string, string]] : []),
@@ -66,7 +66,9 @@ function Plan({ choices, rows, student, training, validation }: StepProps) {
         validation: number(validation),
       }),
     ],
-    ...HYPERPARAMETERS.map((name): [string, string] => {
+    [t("distill.method"), t(`distill.method_${method}`)],
+    ...extrasOf(choices, t),
+    ...hyperparametersOf(method).map((name): [string, string] => {
       const value = auto.data?.values[name];
       return [t(`distill.label_${name}`), typeof value === "number" ? number(value) : String(value ?? "–")];
     }),
@@ -85,6 +87,14 @@ function Plan({ choices, rows, student, training, validation }: StepProps) {
       </dl>
     </section>
   );
+}
+
+/** What is asked of the method besides its numbers. */
+function extrasOf({ dropPrompt, softLabels }: Choices, t: ReturnType<typeof useText>): [string, string][] {
+  return [
+    ...(dropPrompt ? [[t("distill.system_prompt"), t("distill.prompt_dropped")] as [string, string]] : []),
+    ...(Number(softLabels) > 0 ? [[t("distill.soft_labels"), softLabels] as [string, string]] : []),
+  ];
 }
 
 function Figures({ quote }: { quote: Quote }) {
@@ -114,6 +124,9 @@ function Figures({ quote }: { quote: Quote }) {
             multiplier: quote.learning_rate_multiplier,
           })}
         />
+        {quote.dropped_prompt_tokens != null && (
+          <Stat label={t("distill.saved")} value={number(quote.dropped_prompt_tokens)} more={t("distill.saved_more")} />
+        )}
         <Stat label={t("distill.hosting")} value={usd(quote.hosting_usd_per_month)} more={t("distill.hosting_more")} />
         <Stat
           label={t("distill.rows_trained")}

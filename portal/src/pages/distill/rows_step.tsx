@@ -99,10 +99,16 @@ function Sample({ choices }: StepProps) {
           <li key={example.id} className="card">
             <p className="small quiet">{t("distill.asked")}</p>
             <p className="said">{example.question || "–"}</p>
-            <p className={styles.teacher}>{t("distill.answered")}</p>
+            <p className={styles.teacher}>{t(example.worse === undefined ? "distill.answered" : "distill.better")}</p>
             <p className="said">
               {[example.answer, ...example.calls.map((name) => `${name}()`)].filter(Boolean).join("\n") || "–"}
             </p>
+            {example.worse !== undefined && (
+              <>
+                <p className={styles.worse}>{t("distill.worse")}</p>
+                <p className="said">{example.worse || "–"}</p>
+              </>
+            )}
           </li>
         ))}
       </ul>

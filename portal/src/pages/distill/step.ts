@@ -5,6 +5,9 @@ import type { Choices } from "./choices";
 /** What each step is given. */
 export interface StepProps {
   choices: Choices;
+  /** Before curation. */
+  allRows: Rows;
+  /** What curation leaves of them. */
   rows: Rows;
   /** The chosen student, or the one proposed. */
   student: string | null;

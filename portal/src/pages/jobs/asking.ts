@@ -76,9 +76,9 @@ export function useQuoteComparison({ job }: Job) {
 /** What "auto" would choose for the job's file. */
 export function useAuto({ job }: Job) {
   return useQuery({
-    queryKey: ["hyperparameters", job.model, job.training_file],
+    queryKey: ["hyperparameters", job.model, job.training_file, job.method?.type],
     queryFn: ({ signal }) => {
-      const query = { model: job.model, training_file: job.training_file };
+      const query = { model: job.model, training_file: job.training_file, method: job.method?.type };
       return get<ResolvedHyperparameters>(path("/v1/stillroom/hyperparameters", query), signal);
     },
     staleTime: Number.POSITIVE_INFINITY,

@@ -2,7 +2,7 @@
 
 import { lazy, Suspense, useMemo } from "react";
 import type { Job } from "../../api/types";
-import { useText } from "../../i18n";
+import { type TextKey, useText } from "../../i18n";
 import { ErrorNote, useFormat, Waiting } from "../../ui";
 import type { Series } from "../../ui/chart";
 import { useMetrics } from "./asking";
@@ -11,13 +11,23 @@ import { type Lines, linesOf, loss, thinned } from "./metrics";
 
 const Chart = lazy(() => import("../../ui/chart"));
 const SHOWN_LINES = 40;
-const COLUMNS = [
-  "jobs.step",
-  "jobs.train_loss",
-  "jobs.train_accuracy",
-  "jobs.valid_loss",
-  "jobs.valid_accuracy",
-] as const;
+
+/** What the columns are called: of pairs, the accuracy is how often the better answer is preferred. */
+function columnsOf(lines: Lines): TextKey[] {
+  const [accuracy, ...more]: TextKey[] = arePairs(lines)
+    ? ["jobs.preferred_share", "jobs.rewards_margin"]
+    : ["jobs.train_accuracy"];
+  return [
+    "jobs.step",
+    "jobs.train_loss",
+    accuracy ?? "jobs.train_accuracy",
+    ...more,
+    "jobs.valid_loss",
+    "jobs.valid_accuracy",
+  ];
+}
+
+const arePairs = (lines: Lines): boolean => lines.rewardsMargin.some((value) => value !== null);
 
 export function Curves({ one }: { one: Job }) {
   const t = useText();
@@ -48,8 +58,16 @@ function Picture({ lines }: { lines: Lines }) {
   const series = useMemo<Series[]>(() => {
     const drawn: Series[] = [
       { label: t("jobs.train_loss"), color: "--student", values: lines.trainLoss },
-      { label: t("jobs.train_accuracy"), color: "--good", values: lines.trainAccuracy, axis: "right" },
+      {
+        label: t(columnsOf(lines)[2] ?? "jobs.train_accuracy"),
+        color: "--good",
+        values: lines.trainAccuracy,
+        axis: "right",
+      },
     ];
+    if (arePairs(lines)) {
+      drawn.push({ label: t("jobs.rewards_margin"), color: "--accent", values: lines.rewardsMargin, dash: true });
+    }
     if (lines.validLoss.some((value) => value !== null)) {
       drawn.push({ label: t("jobs.valid_loss"), color: "--teacher", values: lines.validLoss, points: true });
     }
@@ -62,7 +80,7 @@ function Picture({ lines }: { lines: Lines }) {
   return (
     <Suspense fallback={<div className={styles.chartSpace} />}>
       <Chart
-        label={t("jobs.chart_label", { count: lines.steps.length })}
+        label={t(arePairs(lines) ? "jobs.chart_label_pairs" : "jobs.chart_label", { count: lines.steps.length })}
         x={lines.steps}
         series={series}
         xLabel={t("jobs.step")}
@@ -87,7 +105,7 @@ function InNumbers({ lines }: { lines: Lines }) {
         <table className={styles.plain}>
           <thead>
             <tr>
-              {COLUMNS.map((name) => (
+              {columnsOf(lines).map((name) => (
                 <th key={name} scope="col">
                   {t(name)}
                 </th>
@@ -100,6 +118,7 @@ function InNumbers({ lines }: { lines: Lines }) {
                 <th scope="row">{number(lines.steps[index] ?? 0)}</th>
                 <td>{loss(lines.trainLoss[index] ?? null)}</td>
                 <td>{accuracy(lines.trainAccuracy[index])}</td>
+                {arePairs(lines) && <td>{loss(lines.rewardsMargin[index] ?? null)}</td>}
                 <td>{loss(lines.validLoss[index] ?? null)}</td>
                 <td>{accuracy(lines.validAccuracy[index])}</td>
               </tr>

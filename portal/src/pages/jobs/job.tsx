@@ -110,6 +110,20 @@ function Standing({ one }: { one: Job }) {
             .join(" · ")}
         />
         <Stat label={t("jobs.train_loss")} value={loss(progress.train_loss)} />
+        {progress.rewards_margin != null && (
+          <Stat
+            label={t("jobs.rewards_margin")}
+            value={loss(progress.rewards_margin)}
+            more={t("jobs.rewards_margin_more")}
+          />
+        )}
+        {one.dropped_prompt_tokens != null && (
+          <Stat
+            label={t("jobs.dropped_prompt")}
+            value={number(one.dropped_prompt_tokens)}
+            more={t("jobs.dropped_prompt_more")}
+          />
+        )}
         <Stat
           label={t("jobs.valid_loss")}
           value={loss(progress.valid_loss)}

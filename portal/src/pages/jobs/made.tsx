@@ -9,20 +9,27 @@ import { allDeployments } from "../deployments/deploying";
 import { useCheckpoints } from "./asking";
 import styles from "./jobs.module.css";
 import { loss } from "./metrics";
-import { hasEnded } from "./state";
+import { hasEnded, methodOf } from "./state";
 
 export function Made({ one, onDeploy }: { one: Job; onDeploy: (model: string) => void }) {
   const t = useText();
   const { job } = one;
   const checkpoints = useCheckpoints(one);
   const found = checkpoints.data?.data ?? [];
+  const arePairs = methodOf(job) === "dpo";
   return (
     <section className="card stack" aria-labelledby="made">
       <h2 id="made">{t("jobs.made")}</h2>
       {checkpoints.error && !checkpoints.data && <ErrorNote error={checkpoints.error} onRetry={checkpoints.refetch} />}
       <div>
         {job.fine_tuned_model && (
-          <Model name={job.fine_tuned_model} title={t("jobs.final_model")} figures={null} onDeploy={onDeploy} />
+          <Model
+            name={job.fine_tuned_model}
+            title={t("jobs.final_model")}
+            figures={null}
+            arePairs={arePairs}
+            onDeploy={onDeploy}
+          />
         )}
         {found.map((checkpoint) => (
           <Model
@@ -30,6 +37,7 @@ export function Made({ one, onDeploy }: { one: Job; onDeploy: (model: string) =>
             name={checkpoint.fine_tuned_model_checkpoint}
             title={t("jobs.checkpoint", { step: checkpoint.step_number })}
             figures={checkpoint.metrics}
+            arePairs={arePairs}
             onDeploy={onDeploy}
           />
         ))}
@@ -46,10 +54,12 @@ interface ModelProps {
   name: string;
   title: string;
   figures: Checkpoint["metrics"] | null;
+  /** Whether the job learned from pairs, of which the accuracy says something else. */
+  arePairs: boolean;
   onDeploy: (model: string) => void;
 }
 
-function Model({ name, title, figures, onDeploy }: ModelProps) {
+function Model({ name, title, figures, arePairs, onDeploy }: ModelProps) {
   const t = useText();
   const deployments = useQuery({
     queryKey: ["deployments", "arm"],
@@ -61,7 +71,7 @@ function Model({ name, title, figures, onDeploy }: ModelProps) {
       <div className={styles.name}>
         <strong>{title}</strong>
         <span className="mono small quiet said">{name}</span>
-        {figures && <Figures figures={figures} />}
+        {figures && <Figures figures={figures} arePairs={arePairs} />}
         {here.length > 0 && (
           <span className="row small">
             {here.map((one) => (
@@ -81,7 +91,7 @@ function Model({ name, title, figures, onDeploy }: ModelProps) {
 }
 
 /** The figures that a checkpoint has; over the whole validation file where it was gone through whole. */
-function Figures({ figures }: { figures: Checkpoint["metrics"] }) {
+function Figures({ figures, arePairs }: { figures: Checkpoint["metrics"]; arePairs: boolean }) {
   const t = useText();
   const { share } = useFormat();
   const isWhole = figures.full_valid_loss !== undefined;
@@ -92,7 +102,7 @@ function Figures({ figures }: { figures: Checkpoint["metrics"] }) {
   const of = (part: "train" | "valid", [lost, accuracy]: readonly [number | undefined, number | undefined]) =>
     [
       lost !== undefined && `${t(`jobs.${part}_loss`)} ${loss(lost)}`,
-      accuracy !== undefined && `${t(`jobs.${part}_accuracy`)} ${share(accuracy)}`,
+      accuracy !== undefined && `${t(arePairs ? "jobs.preferred_share" : `jobs.${part}_accuracy`)} ${share(accuracy)}`,
     ]
       .filter(Boolean)
       .join(" · ");

@@ -25,6 +25,7 @@ export function merged(known: JobMetrics | undefined, fresh: JobMetrics): JobMet
     steps: [...known.steps, ...fresh.steps.slice(from)],
     train_loss: [...known.train_loss, ...fresh.train_loss.slice(from)],
     train_mean_token_accuracy: [...known.train_mean_token_accuracy, ...fresh.train_mean_token_accuracy.slice(from)],
+    rewards_margin: [...(known.rewards_margin ?? []), ...(fresh.rewards_margin ?? []).slice(from)],
     valid: [...known.valid, ...fresh.valid.filter((point) => point.step > since)],
   };
 }
@@ -36,6 +37,8 @@ export interface Lines {
   trainAccuracy: (number | null)[];
   validLoss: (number | null)[];
   validAccuracy: (number | null)[];
+  /** Of jobs that learn from pairs; else all null. */
+  rewardsMargin: (number | null)[];
 }
 
 export function linesOf(metrics: JobMetrics): Lines {
@@ -49,6 +52,7 @@ export function linesOf(metrics: JobMetrics): Lines {
     trainAccuracy: ofTrain(metrics.train_mean_token_accuracy),
     validLoss: steps.map((step) => valid.get(step)?.valid_loss ?? null),
     validAccuracy: steps.map((step) => valid.get(step)?.valid_mean_token_accuracy ?? null),
+    rewardsMargin: ofTrain(metrics.rewards_margin ?? []),
   };
 }
 

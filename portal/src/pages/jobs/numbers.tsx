@@ -5,9 +5,11 @@ import { useText } from "../../i18n";
 import { useFormat } from "../../ui";
 import { useAuto, useQuoteComparison } from "./asking";
 import styles from "./jobs.module.css";
-import { hasEnded } from "./state";
+import { hasEnded, methodOf } from "./state";
 
 const NAMES = ["n_epochs", "batch_size", "learning_rate_multiplier"] as const;
+/** Shown of the jobs that have them. */
+const OF_METHODS = ["beta", "soft_label_weight"] as const;
 
 export function Numbers({ one }: { one: Job }) {
   const t = useText();
@@ -15,6 +17,8 @@ export function Numbers({ one }: { one: Job }) {
   const auto = useAuto(one);
   const comparison = useQuoteComparison(one);
   const { job } = one;
+  const prompt = job.hyperparameters?.system_prompt;
+  const names = [...NAMES, ...OF_METHODS.filter((name) => job.hyperparameters?.[name])];
   return (
     <section className="card stack" aria-labelledby="numbers">
       <h2 id="numbers">{t("jobs.numbers")}</h2>
@@ -27,7 +31,17 @@ export function Numbers({ one }: { one: Job }) {
           </tr>
         </thead>
         <tbody>
-          {NAMES.map((name) => (
+          <tr>
+            <th scope="row">{t("jobs.method")}</th>
+            <td colSpan={2}>{t(`jobs.method_${methodOf(job)}`)}</td>
+          </tr>
+          {prompt !== undefined && (
+            <tr>
+              <th scope="row">{t("jobs.label_system_prompt")}</th>
+              <td colSpan={2}>{t(prompt === "drop" ? "jobs.system_prompt_drop" : "jobs.system_prompt_keep")}</td>
+            </tr>
+          )}
+          {names.map((name) => (
             <tr key={name}>
               <th scope="row">{t(`jobs.label_${name}`)}</th>
               <td>{written(job.hyperparameters?.[name], number, t("jobs.auto"))}</td>

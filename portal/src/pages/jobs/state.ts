@@ -48,6 +48,7 @@ export function secondsTaken(job: FineTuningJob, now: number): number {
 /** The address of the wizard with this job's choices in it, to change some and train again. */
 export function againAddress(job: FineTuningJob, auto: ResolvedHyperparameters["values"] = {}): string {
   const query = new URLSearchParams({ file: job.training_file, student: job.model });
+  if (job.method?.type === "dpo") query.set("method", "dpo");
   if (job.validation_file) query.set("validation", job.validation_file);
   if (job.user_provided_suffix) query.set("suffix", job.user_provided_suffix);
   for (const [name, value] of Object.entries(job.hyperparameters ?? {})) {
@@ -58,6 +59,9 @@ export function againAddress(job: FineTuningJob, auto: ResolvedHyperparameters["
   query.set("step", "hyperparameters");
   return `/distill?${query}`;
 }
+
+/** What a job learns by. */
+export const methodOf = (job: FineTuningJob) => (job.method?.type === "dpo" ? "dpo" : "supervised");
 
 /** What a job is called: by its suffix, else by its id. */
 export const nameOf = (job: FineTuningJob): string => job.user_provided_suffix ?? job.id;

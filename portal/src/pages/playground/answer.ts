@@ -86,7 +86,7 @@ export function figuresOf(answer: Answer, prompt: string, price: Price | undefin
 }
 
 /** About one token for four Latin letters, and for each letter of other scripts. */
-function guessedTokens(text: string): number {
+export function guessedTokens(text: string): number {
   const letters = [...text];
   const latin = letters.filter((letter) => (letter.codePointAt(0) ?? 0) <= LAST_LATIN).length;
   return Math.ceil(latin / LETTERS_A_TOKEN + letters.length - latin);

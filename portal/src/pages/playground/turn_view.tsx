@@ -4,6 +4,7 @@ import { type Answer, agreementOf, figuresOf, SIDES, type Side, type Turn } from
 import { AnswerCard } from "./answer_card";
 import type { Names } from "./names";
 import styles from "./playground.module.css";
+import { Preference } from "./preference";
 
 interface TurnViewProps {
   turn: Turn;
@@ -43,13 +44,21 @@ export function TurnView({ turn, names, before, onAgain }: TurnViewProps) {
         })}
       </div>
       {isWhole(turn.left) && isWhole(turn.right) && (
-        <Comparison left={turn.left} right={turn.right} names={names} sent={sent} />
+        <>
+          <Comparison left={turn.left} right={turn.right} names={names} sent={sent} />
+          {isChoice(turn.left, turn.right) && before("left") === before("right") && (
+            <Preference answers={{ left: turn.left, right: turn.right }} />
+          )}
+        </>
       )}
     </li>
   );
 }
 
 const isWhole = (answer: Answer | null): answer is Answer => answer?.state === "done";
+
+/** Whether one of them can be better: two models' answers that are not the same. */
+const isChoice = (left: Answer, right: Answer): boolean => agreementOf(left.text, right.text).kind !== "same";
 
 interface ComparisonProps {
   left: Answer;

@@ -28,14 +28,22 @@ export function measured(row: UsageRow, measure: Measure): number {
 
 /** All rows in one; money is summed unrounded. */
 export function summed(rows: UsageRow[]): UsageRow {
-  const all = (field: "events" | "prompt_tokens" | "cached_tokens" | "completion_tokens" | "trained_tokens") =>
-    rows.reduce((sum, row) => sum + row[field], 0);
+  const all = (
+    field:
+      | "events"
+      | "prompt_tokens"
+      | "cached_tokens"
+      | "completion_tokens"
+      | "saved_prompt_tokens"
+      | "trained_tokens",
+  ) => rows.reduce((sum, row) => sum + row[field], 0);
   const usd = rows.reduce((sum, row) => sum + row.cost_usd, 0);
   return {
     events: all("events"),
     prompt_tokens: all("prompt_tokens"),
     cached_tokens: all("cached_tokens"),
     completion_tokens: all("completion_tokens"),
+    saved_prompt_tokens: all("saved_prompt_tokens"),
     trained_tokens: all("trained_tokens"),
     hosted_seconds: rows.reduce((sum, row) => sum + row.hosted_seconds, 0),
     cost_microusd: Math.round(usd * 1e6),

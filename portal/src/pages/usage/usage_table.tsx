@@ -39,6 +39,8 @@ export function UsageTable({ rows, group }: { rows: UsageRow[]; group: Group }) 
     amount("prompt", t("usage.prompt"), (row) => row.prompt_tokens),
     amount("cached", t("usage.cached"), (row) => row.cached_tokens),
     amount("completion", t("usage.completion"), (row) => row.completion_tokens),
+    // Few have students that know their prompt by heart: the others have no use for a column of zeros.
+    ...(sum.saved_prompt_tokens ? [amount("saved", t("usage.saved"), (row) => row.saved_prompt_tokens)] : []),
     amount("trained", t("usage.trained"), (row) => row.trained_tokens),
     amount("hosted", t("usage.hosted"), (row) => Math.round((row.hosted_seconds / HOUR_SECONDS) * 100) / 100),
     {
