@@ -5,23 +5,29 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
 from openai import BadRequestError, NotFoundError, OpenAI
+from typer.testing import CliRunner
 
 from stillroom import ids, logprobs
+from stillroom.cli.commands import app
 from stillroom.logprobs import Position
 from stillroom.teachers.scripted import (
     Fault,
     RefuseLogprobs,
     RefuseStreamOptions,
+    Reply,
     ScriptedTeacher,
     Status,
     StreamError,
     echo,
 )
+from stillroom.teachers.scripted.objects import error_body, event_bytes
+from tests.journeys.conftest import await_end
 from tests.support import Server, wait_for
 
 TEXT = "イルカは 脳の半分ずつ 交代で眠ります。 Half a brain 🐬 at a time!"
@@ -73,7 +79,7 @@ def sea(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sea]:
             "shallow": {"base_url": teacher.url},
             "deaf": {"base_url": deaf.url, "top_logprobs": 5, "price": {"input": 1000}},
             "away": {"base_url": "http://127.0.0.1:9/v1"},
-            **{f"picky-{n}": {"base_url": teacher.url, "top_logprobs": 20} for n in range(6)},
+            **{f"picky-{n}": {"base_url": teacher.url, "top_logprobs": 20} for n in range(7)},
         }
         data = tmp_path_factory.mktemp("sea") / "data"
         with (
@@ -253,6 +259,21 @@ def test_a_refusal_that_does_not_say_why_is_tried_without(sea: Sea) -> None:
     assert sea.asked() == [20, None, 20]  # it was not the logprobs
 
 
+class RefuseInTheStream:
+    """Status 200, and then an error event for a request with logprobs."""
+
+    async def send(self, reply: Reply) -> Any:
+        error = error_body(400, "logprobs cannot be had here")
+        return await (reply.send([event_bytes(error)]) if reply.question.get("logprobs") else reply.send())
+
+
+def test_a_refusal_may_also_be_the_first_event_of_a_stream(sea: Sea) -> None:
+    sea.teacher.script_lasting(RefuseInTheStream())
+    completion, _ = streamed(sea, model="picky-6")
+    assert sea.asked() == [20, None]
+    assert sea.kept(completion) is None
+
+
 # --- with the completion ----------------------------------------------------------------------------------
 
 
@@ -288,6 +309,17 @@ def test_a_training_file_has_them_when_it_is_asked_to(sea: Sea, label: dict[str,
     assert all(spelled(positions) == content for content, positions in told.items())
     assert {len(position.top) for position in told["asked for by its caller"]} == {4}
     assert {len(position.top) for position in told[f"3 {TEXT}"]} == {20}
+    trained_on_soft_labels(sea, made["training_file"]["id"])
+
+
+def trained_on_soft_labels(sea: Sea, file: str) -> None:
+    hyperparameters: Any = {"n_epochs": 1, "soft_label_weight": 0.5}
+    supervised: Any = {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}}
+    jobs = sea.client.fine_tuning.jobs
+    job = jobs.create(model="scratch-small", training_file=file, method=supervised)
+    assert await_end(sea.client, job.id).status == "succeeded"
+    (share,) = [event.message for event in jobs.list_events(job.id) if event.message.startswith("Soft labels: ")]
+    assert float(share.split()[2].rstrip("%")) > 50
 
 
 # --- what a teacher can do --------------------------------------------------------------------------------
@@ -342,11 +374,12 @@ def test_a_probe_sees_reasoning_and_a_teacher_that_thinks_before_it_speaks(sea: 
 def test_teachers_are_listed_and_probed_on_the_command_line(sea: Sea) -> None:
     (deep,) = [each for each in sea.get("teachers")["data"] if each["name"] == "deep"]
     assert (deep["top_logprobs"], deep["refuses_above"]) == (20, None)
-    listed = sea.server.cli("teachers", "list").stdout
-    assert "http://127.0.0.1:9" in listed
-    away = sea.server.cli("teachers", "probe", "away", check=False)
-    assert away.returncode == 1
+    run = partial(CliRunner().invoke, app, env={"STILLROOM_DATA": str(sea.server.data)})
+    assert "http://127.0.0.1:9" in run(["teachers", "list"]).stdout
+    away = run(["teachers", "probe", "away"])
+    assert away.exit_code == 1
     assert "cannot be reached" in away.stdout
     assert "Correct its table in the configuration" in away.stdout
+    assert "3 calls were answered" in run(["teachers", "probe", "deep"]).output
     with pytest.raises(NotFoundError, match="away, deaf, deep"):
         probed(sea, "nobody")

@@ -94,6 +94,7 @@ def test_a_new_job_shows_what_was_asked_for_and_openais_three(made: FineTuningJo
 
 def test_a_job_that_ran_shows_what_everything_became(own: Server, sdk: OpenAI, adapter: FineTuningJob) -> None:
     became = {**CHOSEN, "learning_rate_multiplier": 1.0, "training": "lora", "lora_alpha": 8}
+    became |= {"system_prompt": "keep", "soft_label_weight": 0.0}
     assert numbers_of(adapter) == became
     # And it was known before.
     asked = {**CHOSEN, "lora_targets": "q_proj,v_proj", "model": "tiny", "examples": 13}

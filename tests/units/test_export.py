@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from typing import Any
 
-from stillroom import ids
+from stillroom import ids, logprobs
 from stillroom.assembly import Platform
-from stillroom.completions import table
+from stillroom.completions import soft_labels, table
 from stillroom.completions.table import Filter, NewCompletion, Status
 from stillroom.datasets import export
+from stillroom.datasets.answers import PLAIN, Style
 from stillroom.datasets.export import PIECE_BYTES, Form
 
 PROJECT = 1
@@ -65,3 +67,22 @@ def test_large_completions_are_in_memory_one_at_a_time(platform: Platform) -> No
     finally:
         tracemalloc.stop()
     assert most < 12_000_000
+
+
+def test_soft_labels_are_exported_when_they_are_asked_for(platform: Platform) -> None:
+    labelled, _ = store(platform, "one"), store(platform, "two")
+    content = [{"token": "yes", "logprob": -0.5, "top_logprobs": [{"token": "no", "logprob": -1.5}]}]
+    platform.writer.write(lambda c: soft_labels.add(c, labelled, soft_labels.pack(content)))
+
+    def exported(form: Form, style: Style) -> list[dict[str, Any]]:
+        pieces = export.lines(platform.database, PROJECT, Filter(), form, style)
+        return [json.loads(line) for line in b"".join(pieces).splitlines()]
+
+    assert "soft_labels" not in exported(Form.FULL, PLAIN)[0]
+    assert exported(Form.TRAINING, PLAIN)[0]["messages"][-1] == {"role": "assistant", "content": "yes"}
+    first, second = exported(Form.FULL, Style(soft_labels=True))
+    assert [position.token for position in logprobs.of_message(first["soft_labels"])] == [b"yes"]
+    assert "soft_labels" not in second
+    first, second = exported(Form.TRAINING, Style(soft_labels=True))
+    assert len(logprobs.of_message(first["messages"][-1]["logprobs"])) == 1
+    assert second["messages"][-1] == {"role": "assistant", "content": "yes"}

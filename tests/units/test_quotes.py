@@ -119,6 +119,17 @@ def test_a_quote_is_given_again_as_it_was_made(platform: Platform) -> None:
         platform.quotes.get(2, first.id)
 
 
+def test_a_quote_is_of_its_method_and_tells_what_a_dropped_prompt_saves(platform: Platform) -> None:
+    file = upload(platform, example_lines(10))
+    dropping = {"method": {"type": "supervised", "supervised": {"hyperparameters": {"system_prompt": "drop"}}}}
+    told = measured(dropped_prompt={"text": "Answer with the colour.", "tokens": 7})
+    quoted = quote(platform, order(file, **dropping), measurement=told)
+    assert platform.quotes.get(PROJECT, quoted.id).dropped_prompt_tokens == 7
+    assert found(platform, made(platform, order(file, **dropping))) == quoted.id
+    assert found(platform, made(platform, order(file))) is None
+    assert found(platform, made(platform, order(file, method={"type": "dpo"}))) is None
+
+
 def test_a_jobs_quote_is_the_newest_of_its_file_model_and_numbers(platform: Platform) -> None:
     file, other = upload(platform, example_lines(10)), upload(platform, example_lines(11))
     three = {"hyperparameters": {"n_epochs": 3}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from typing import Any
 
@@ -126,6 +127,23 @@ def test_a_split_that_leaves_fewer_than_ten_to_train_on_is_refused(platform: Pla
         store(platform, f"q{i}")
     with pytest.raises(InvalidRequest, match="split leaves 8"):
         select(platform, validation_fraction=0.25)
+
+
+def test_the_split_keeps_the_answers_to_one_prompt_together_and_draws_the_others_as_ever(platform: Platform) -> None:
+    for i in range(20):
+        store(platform, f"q{i}", metadata={"kind": "other"})
+    alone = select(platform, validation_fraction=0.4, seed=7)
+    expected = sorted(random.Random(7).sample(range(20), 8))
+    assert alone.validation_file is not None
+    held_out = [row["messages"][1]["content"] for row in rows_of(platform, alone.validation_file.id)]
+    assert held_out == [f"q{number}" for number in expected]
+    for _ in range(6):
+        store(platform, "again", message={"role": "assistant", "content": "AGAIN"})
+    for seed in range(5):
+        made = select(platform, validation_fraction=0.4, seed=seed)
+        assert made.validation_file is not None
+        again = [row for row in rows_of(platform, made.validation_file.id) if row["messages"][1]["content"] == "again"]
+        assert (len(again), made.validation_examples) in ((0, 10), (6, 10))
 
 
 def test_another_projects_completions_are_never_selected(platform: Platform) -> None:

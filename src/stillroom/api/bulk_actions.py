@@ -16,6 +16,7 @@ from stillroom.api.wire import Call, Reply, listing
 from stillroom.completions.bulk import Action, BulkAction, Order
 from stillroom.completions.schema import Filter
 from stillroom.datasets import export as exporting
+from stillroom.datasets.answers import PLAIN, Reasoning, Style
 from stillroom.datasets.export import Form
 from stillroom.errors import InvalidRequest
 from stillroom.jobs import State
@@ -39,11 +40,14 @@ class BulkRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 class ExportRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Give `filter` (which may be empty: {}, for all) or `ids`. A line of "training" is an example as in a
-    selection's file, of "full" the request, the answer and all else that is kept."""
+    selection's file, of "full" the request, the answer and all else that is kept; `soft_labels` only when they are asked
+    for, packed. `reasoning` is for "training", as a selection has it."""
 
     filter: CompletionFilter | None = None
     ids: list[str] | None = None
     format: Literal["training", "full"] = "full"
+    reasoning: Reasoning = Reasoning.STRIP
+    soft_labels: bool = False
 
 
 def create(call: Call) -> Reply:
@@ -85,13 +89,14 @@ def export(call: Call) -> Reply:
     wanted = call.query.get("format", Form.FULL.value)
     if wanted not in [form.value for form in Form]:
         raise InvalidRequest(f"Invalid 'format': {wanted[:40]!r}. Expected one of {', '.join(Form)}.", param="format")
-    return _exported(call, filter_of_query(call, "format"), Form(wanted))
+    return _exported(call, filter_of_query(call, "format"), Form(wanted), PLAIN)
 
 
 def export_chosen(call: Call) -> Reply:
     """Download the stored completions that a filter or ids name as JSON lines, oldest first."""
     asked = body_as(call, ExportRequest)
-    return _exported(call, _chosen(asked.filter, asked.ids), Form(asked.format))
+    style = Style(reasoning=asked.reasoning, soft_labels=asked.soft_labels)
+    return _exported(call, _chosen(asked.filter, asked.ids), Form(asked.format), style)
 
 
 def shown(action: BulkAction) -> dict[str, Any]:
@@ -166,7 +171,8 @@ def _chosen(conditions: CompletionFilter | None, named: list[str] | None) -> Fil
     return Filter(numbers=numbers_of(named))
 
 
-def _exported(call: Call, chosen: Filter, form: Form) -> Reply:
+def _exported(call: Call, chosen: Filter, form: Form, style: Style) -> Reply:
     name = f"completions-{form.value}-{time.strftime('%Y-%m-%d', time.gmtime())}.jsonl"
     headers = {"content-type": FILE_TYPE, "content-disposition": f'attachment; filename="{name}"'}
-    return Reply(stream=exporting.lines(call.platform.database, call.project, chosen, form), headers=headers)
+    stream = exporting.lines(call.platform.database, call.project, chosen, form, style)
+    return Reply(stream=stream, headers=headers)

@@ -78,13 +78,16 @@ def export(
     format_: Annotated[
         str, typer.Option("--format", help="full: all that is kept of each; training: examples to train on.")
     ] = "full",
+    soft_labels: Annotated[
+        bool, typer.Option("--soft-labels", help="With what teachers weighed at each token, packed, where it is kept.")
+    ] = False,
     output: Annotated[
         str, typer.Option("--output", "-o", help="The JSONL file to write; - for standard output.")
     ] = "-",
     data: Data = None,
 ) -> None:
     """Write stored completions as JSON lines, oldest first."""
-    body = {"filter": _conditions(metadata_, model, since_, search), "format": format_}
+    body = {"filter": _conditions(metadata_, model, since_, search), "format": format_, "soft_labels": soft_labels}
     exported = connect(data).download(bulk.EXPORT, body)
     first = next(exported, b"")  # a refusal shall not leave an empty file behind
     count = 0

@@ -57,6 +57,11 @@ def of(connection: Connection, completions: Sequence[int]) -> Mapping[int, bytes
     return {row.completion: row.body for row in connection.execute(_BODIES, {"these": completions})}
 
 
+def of_one(connection: Connection, completion: int) -> bytes | None:
+    """The packed labels of a completion; None when it has none."""
+    return of(connection, [completion]).get(completion)
+
+
 def sizes(connection: Connection, completion: int) -> Sizes | None:
     """None when the completion has none."""
     row = connection.execute(_SIZES, {"this": completion}).mappings().first()

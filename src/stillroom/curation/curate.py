@@ -5,6 +5,7 @@ In memory are some hundred bytes a row, and no texts but short answers, which ma
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,8 @@ class Outcome:
     validation: list[int]
     reasons: dict[int, str]
     """Why each of the others is left out."""
+    rivals: list[int]
+    """Those that stay beside another answer to the same prompt."""
     report: Report
 
 
@@ -96,8 +99,14 @@ def curate(
         scores=scores,
         notes=judged.notes,
     )
-    reasons = {number: reason.value for number, reason in judged.reasons.items()}
-    return Outcome(training=training, validation=sorted(held_out), reasons=reasons, report=report)
+    answers = Counter(prompts[number] for number in left)
+    return Outcome(
+        training=training,
+        validation=sorted(held_out),
+        reasons={number: reason.value for number, reason in judged.reasons.items()},
+        rivals=[number for number in left if answers[prompts[number]] > 1],
+        report=report,
+    )
 
 
 class _Texts:

@@ -13,10 +13,11 @@ from typing import Any
 
 import msgspec
 
-from stillroom import ids
-from stillroom.completions import table
+from stillroom import ids, logprobs
+from stillroom.completions import soft_labels, table
 from stillroom.completions.table import Filter, StoredCompletion
 from stillroom.datasets import selection
+from stillroom.datasets.answers import PLAIN, Style
 from stillroom.store.database import Database
 
 PART = 100  # numbers looked for at a time
@@ -30,7 +31,7 @@ class Form(enum.StrEnum):
     FULL = "full"
 
 
-def lines(database: Database, project: int, chosen: Filter, form: Form) -> Iterator[bytes]:
+def lines(database: Database, project: int, chosen: Filter, form: Form, style: Style = PLAIN) -> Iterator[bytes]:
     """The matching completions that are stored now, oldest first, as pieces of whole lines.
 
     As training examples they are the lines of a selection's file: what that leaves out is left out here.
@@ -38,16 +39,17 @@ def lines(database: Database, project: int, chosen: Filter, form: Form) -> Itera
     for numbers in _parts(database, project, chosen):
         left = numbers
         while left:
-            piece, left = _piece(database, left, form)
+            piece, left = _piece(database, left, form, style)
             yield piece
 
 
-def _piece(database: Database, numbers: list[int], form: Form) -> tuple[bytes, list[int]]:
+def _piece(database: Database, numbers: list[int], form: Form, style: Style) -> tuple[bytes, list[int]]:
     """The lines of the first of these completions, and the numbers that are left for another piece."""
     piece = bytearray()
     with database.read() as connection:
         for stored in table.one_by_one(connection, numbers):
-            piece += _line(stored, form)
+            labels = soft_labels.of_one(connection, stored.number) if style.soft_labels else None
+            piece += _line(stored, form, style, labels)
             if len(piece) >= PIECE_BYTES:
                 return bytes(piece), [number for number in numbers if number > stored.number]
     return bytes(piece), []
@@ -78,14 +80,14 @@ def _pages(database: Database, project: int, chosen: Filter, newest: int) -> Ite
         after = page[-1]
 
 
-def _line(stored: StoredCompletion, form: Form) -> bytes:
+def _line(stored: StoredCompletion, form: Form, style: Style, labels: bytes | None) -> bytes:
     """Empty for what is no training example."""
-    row = _whole(stored) if form is Form.FULL else _trainable(stored)
+    row = _whole(stored, labels) if form is Form.FULL else _trainable(stored, style, labels)
     return b"" if row is None else msgspec.json.encode(row) + b"\n"
 
 
-def _whole(stored: StoredCompletion) -> dict[str, Any]:
-    return {
+def _whole(stored: StoredCompletion, labels: bytes | None) -> dict[str, Any]:
+    whole = {
         "id": ids.completion_id(stored.number),
         "created_at": stored.created_at,
         "model": stored.model,
@@ -95,7 +97,8 @@ def _whole(stored: StoredCompletion) -> dict[str, Any]:
         "request": stored.request,
         "response": stored.response,
     }
+    return whole if labels is None else {**whole, "soft_labels": logprobs.as_text(labels)}
 
 
-def _trainable(stored: StoredCompletion) -> dict[str, Any] | None:
-    return selection.example(stored) if stored.status is table.Status.COMPLETED else None
+def _trainable(stored: StoredCompletion, style: Style, labels: bytes | None) -> dict[str, Any] | None:
+    return selection.example(stored, style, labels) if stored.status is table.Status.COMPLETED else None

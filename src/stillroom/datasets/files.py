@@ -123,8 +123,6 @@ class Files:
         """Stores the pieces joined. A training file is read line by line: what is wrong with it is
         in the status, so that the upload itself succeeds as it does elsewhere. `report`: that of its curation."""
         file_id = ids.random_id("file-")
-        if report is not None:
-            self._blobs.write(_report(file_id), [report])
         prepared = self.prepare(
             file_id,
             project,
@@ -134,6 +132,8 @@ class Files:
             expires_after_seconds=expires_after_seconds,
             selection=selection,
         )
+        if report is not None:
+            self._blobs.write(_report(file_id), [report])
         self._writer.write(lambda c: self.add(c, prepared))
         return self.get(project, file_id)
 

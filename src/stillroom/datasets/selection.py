@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any, BinaryIO
 
 import msgspec
-from sqlalchemy import Connection
 
 from stillroom import ids
 from stillroom.completions import soft_labels, table
@@ -258,13 +257,10 @@ def _lines(database: Database, project: int, style: Style, numbers: list[int]) -
         part = table.Filter(numbers=tuple(numbers[start : start + table.CHUNK]))
         with database.read() as connection:
             for stored in table.walk(connection, project, part):
-                row = example(stored, style, _labels_of(connection, stored.number) if style.soft_labels else None)
+                labels = soft_labels.of_one(connection, stored.number) if style.soft_labels else None
+                row = example(stored, style, labels)
                 if row is not None:
                     yield msgspec.json.encode(row) + b"\n"
-
-
-def _labels_of(connection: Connection, number: int) -> bytes | None:
-    return soft_labels.of(connection, [number]).get(number)
 
 
 def _too_few(usable: int, training: int, skipped: Counter[str]) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -70,13 +71,25 @@ def read(given: Path | Mapping[str, Any], settings: Settings) -> Spec:
 
 def _parsed(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_bytes())
+        return yaml.load(path.read_bytes(), _Loader)  # noqa: S506 - a safe loader, but for keys written twice
     except FileNotFoundError:
         raise InvalidJobFile(f"There is no file {path}.", param="file") from None
     except OSError as error:
         raise InvalidJobFile(f"{path} cannot be read: {error.strerror}.", param="file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidJobFile(f"{path} is no valid YAML: {error}", param="file") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is written twice in one table; YAML's own would drop the first without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        if twice := [key for place, key in enumerate(keys) if key in keys[:place]]:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"`{twice[0]}` is written twice; leave one out", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
 
 
 class _Reader:
@@ -128,11 +141,10 @@ class _Reader:
             hyperparameters=hyperparameters,
             learning_rate=learning_rate,
             seed=top.whole("seed", 0, low=0, high=2**31 - 1),
-            warnings=tuple(self._problems.warnings),
         )
         self._check_together(spec)
         self._problems.raise_any()
-        return spec
+        return replace(spec, warnings=tuple(self._problems.warnings))
 
     # --- what is distilled ------------------------------------------------------------------------------
 
@@ -355,6 +367,8 @@ class _Reader:
             top.refuse("teacher", "is missing: without one there is nobody to think or to summarise.")
         if spec.method == DPO and (spec.teacher is None or spec.prompting.task is Task.CONVERSATION):
             top.refuse("method", "is dpo, which needs a teacher, and rows with one answer each. Use supervised.")
+        if spec.samples > 1 and spec.inference.get("temperature") == 0:
+            top.warn("curation.best_of_n", "asks at temperature 0, at which all answers are alike; set a higher one.")
         if spec.asks_logprobs and (spec.prompting.thinking is not Thinking.NONE or spec.samples > 1):
             top.refuse(
                 "hyperparameters.soft_label_weight",

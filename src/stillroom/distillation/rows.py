@@ -20,10 +20,11 @@ from stillroom import auth
 from stillroom.assembly import Platform
 from stillroom.clock import moment
 from stillroom.completions import table
+from stillroom.datasets import answers
 from stillroom.datasets.check import BYTE_ORDER_MARK, ROLES
 from stillroom.datasets.selection import example
 from stillroom.distillation.problems import Problems, written
-from stillroom.distillation.spec import Kind, Source, Spec, Task
+from stillroom.distillation.spec import Kind, Reasoning, Source, Spec, Task
 
 TABLES = "stillroom.distillation.tables"  # a process of its own
 TRAINING, VALIDATION = "training", "validation"
@@ -69,7 +70,7 @@ def read(spec: Spec, platform: Platform, file: str) -> list[Row]:
 def _part(spec: Spec, part: str, source: Source, platform: Platform, problems: Problems) -> list[Row]:
     found: list[Row] = []
     wrong = 0
-    for number, (line, values) in enumerate(_values(source, part, platform, problems), start=1):
+    for number, (line, values) in enumerate(_values(spec, source, part, platform, problems), start=1):
         row = _row(spec, f"{part}-{number}", values) if isinstance(values, Mapping) else str(values)
         if isinstance(row, Row):
             found.append(row)
@@ -88,10 +89,10 @@ def _part(spec: Spec, part: str, source: Source, platform: Platform, problems: P
 # --- where they come from -------------------------------------------------------------------------------
 
 
-def _values(source: Source, part: str, platform: Platform, problems: Problems) -> Iterator[tuple[str, Any]]:
+def _values(spec: Spec, source: Source, part: str, platform: Platform, problems: Problems) -> Iterator[tuple[str, Any]]:
     """Each row as it stands there, with words for its place; text instead of a row says why it is none."""
     if source.kind is Kind.STORED_COMPLETIONS:
-        rows = _stored(source, platform)
+        rows = _stored(source, platform, keep_reasoning=spec.teacher is None and spec.reasoning is Reasoning.KEEP)
     elif source.kind is Kind.JSONL:
         assert source.path is not None
         rows = _lines(source.path)
@@ -135,7 +136,8 @@ def _of_table(source: Source, part: str, problems: Problems) -> Iterator[tuple[s
             yield line.replace("line", "row"), values
 
 
-def _stored(source: Source, platform: Platform) -> Iterator[tuple[str, Any]]:
+def _stored(source: Source, platform: Platform, *, keep_reasoning: bool) -> Iterator[tuple[str, Any]]:
+    style = answers.Style(reasoning=answers.Reasoning.KEEP if keep_reasoning else answers.Reasoning.STRIP)
     asked = source.filter
     chosen = table.Filter(
         model=asked["model"],
@@ -146,7 +148,7 @@ def _stored(source: Source, platform: Platform) -> Iterator[tuple[str, Any]]:
     )
     with platform.database.read() as connection:
         for stored in table.walk(connection, auth.DEFAULT_PROJECT, chosen):
-            row = example(stored)
+            row = example(stored, style)
             if row is not None:
                 yield f"completion {stored.number}", row
 
@@ -167,9 +169,18 @@ def _mapped(source: Source, values: Mapping[str, Any]) -> Any:
             if role in columns
         ]
     messages = row.get("messages")
+    if source.kind is not Kind.JSONL and isinstance(messages, list):
+        # A table's columns are there in every row, and what a message lacks is null, which not every teacher takes.
+        messages = row["messages"] = [_without_nulls(message) for message in messages]
     if source.system and isinstance(messages, list) and not _has_system(messages):
         row["messages"] = [{"role": "system", "content": source.system}, *messages]
     return row
+
+
+def _without_nulls(message: Any) -> Any:
+    if not isinstance(message, Mapping):
+        return message
+    return {name: value for name, value in message.items() if value is not None}
 
 
 def _text(value: Any) -> str:

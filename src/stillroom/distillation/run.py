@@ -212,7 +212,7 @@ def _open(asked: Asked, journal: Journal, platform: Platform) -> None:
     elif journal.state.makes not in ("", makes):
         asked.watch("The student is made differently than before: the labels are kept, and a new job trains it.")
     journal.load()
-    if journal.labels and journal.state.makes == makes and journal.state.outcome is None:
+    if journal.labels and journal.waiting(retry_failed=False):
         asked.watch(f"Going on with the run of before: {len(journal.labels)} of {len(journal.rows)} rows are labelled.")
     journal.state.makes = makes
     journal.save()

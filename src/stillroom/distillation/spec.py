@@ -108,7 +108,7 @@ class Spec:
     learning_rate: float | None
     """Azure's, to be made a multiplier of the base's own rate."""
     seed: int
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def asks_logprobs(self) -> bool:

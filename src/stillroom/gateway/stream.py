@@ -162,7 +162,7 @@ async def open_stream(gateway: Gateway, call: Call) -> tuple[Stream, bytes]:
             answer.close()
             if asked.top_logprobs is None or not names_logprobs(error):
                 raise
-            gateway.tolerance.forget_logprobs(started.target.model, 0)
+            gateway.tolerance.refused_above(started.target.model, 0)
         except BaseException:
             answer.close()
             raise

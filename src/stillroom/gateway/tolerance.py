@@ -58,7 +58,7 @@ class Tolerance:
                 asked = less
             else:
                 if asked.unsure:
-                    self.forget_logprobs(target.model, 0)
+                    self.refused_above(target.model, 0)
                 return answer, asked
 
     def most_logprobs(self, model: str) -> int | None:
@@ -70,12 +70,13 @@ class Tolerance:
         """Forgets what the model refused."""
         self._most_logprobs.pop(model, None)
 
-    def forget_logprobs(self, model: str, most: int) -> None:
-        """For a while the model is asked for no more alternatives than this."""
-        self._most_logprobs[model] = (most, self._monotonic() + REMEMBERED_SECONDS)
-        log.warning(
-            "'%s' refused logprobs with so many alternatives: for an hour it is asked for %s.", model, most or "none"
-        )
+    def refused_above(self, model: str, most: int) -> None:
+        """For a while the model is asked for no more alternatives than this; with 0 for no logprobs."""
+        known = self.most_logprobs(model)
+        fewest = most if known is None else min(known, most)
+        self._most_logprobs[model] = (fewest, self._monotonic() + REMEMBERED_SECONDS)
+        asked = f"{fewest} alternatives a token" if fewest else "no logprobs"
+        log.warning("'%s' refuses the logprobs that are to be kept. For an hour it is asked for %s.", model, asked)
 
     def _plan(self, model: str, wish: Wish | None, *, stream: bool) -> Asked:
         return Asked(usage=stream and model not in self._without_usage, top_logprobs=self._top(model, wish))
@@ -96,7 +97,7 @@ class Tolerance:
         if asked.top_logprobs is None:
             return None
         if names_logprobs(refusal):
-            self.forget_logprobs(model, FEW if asked.top_logprobs > FEW else 0)
+            self.refused_above(model, FEW if asked.top_logprobs > FEW else 0)
             return replace(asked, top_logprobs=self._top(model, wish))
         if refusal.details["status"] in MAY_BE_LOGPROBS:
             return replace(asked, top_logprobs=None, unsure=True)

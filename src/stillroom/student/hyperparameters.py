@@ -25,6 +25,8 @@ class MethodType(StrEnum):
     """Imitation: rows are conversations, and the student learns to answer as they do."""
     DPO = "dpo"
     """Preference: rows are pairs of answers, and the student learns which is the better one."""
+    ON_POLICY = "on_policy"
+    """Rows are conversations; the student answers them itself, and learns what its teacher thinks of that."""
 
 
 ONLY_FOR = {"soft_label_weight": (MethodType.SUPERVISED,), "beta": (MethodType.DPO,)}
@@ -107,6 +109,12 @@ WHOLE_BASE = Recipe(whose="a trained base of which all weights move", learning_r
 """A trained base needs fewer passes and steps, and unlearns at rates that one from nothing needs."""
 
 
+def sampling(recipe: Recipe) -> Recipe:
+    """What learning from one's own answers takes, in what imitating does: those of a student that answers already."""
+    rate = recipe.learning_rate / 10 if recipe is FROM_NOTHING else recipe.learning_rate
+    return replace(recipe, whose=f"{recipe.whose} (on-policy)", learning_rate=rate, epochs=1, steps=100)
+
+
 def preferring(recipe: Recipe) -> Recipe:
     """What preferring takes, in what imitating does. Pairs ask for small changes of a student that answers already,
     and at the rate of imitation it soon writes neither answer."""
@@ -126,7 +134,13 @@ class Method:
 
     @property
     def recipe(self) -> Recipe:
-        return preferring(self._imitating) if self.type is MethodType.DPO else self._imitating
+        match self.type:
+            case MethodType.SUPERVISED:
+                return self._imitating
+            case MethodType.DPO:
+                return preferring(self._imitating)
+            case MethodType.ON_POLICY:
+                return sampling(self._imitating)
 
     @property
     def _imitating(self) -> Recipe:

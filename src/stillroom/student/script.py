@@ -36,6 +36,7 @@ def fine_tune(
     validation_file: str | Path | None = None,
     base: str = SCRATCH_SMALL,
     method: str = MethodType.SUPERVISED,
+    teacher: str | None = None,
     revision: str | None = None,
     precision: str = "auto",
     quantization: str = "none",
@@ -47,8 +48,8 @@ def fine_tune(
     **hyperparameters: Any,
 ) -> Path:
     """Trains, and gives the folder of the model. `base` is "scratch-small", a folder or a hub id; `method` and
-    hyperparameters are those of a job ("dpo", `n_epochs`, `soft_label_weight`, ...). `on_event` sees what a job child
-    reports: see `run`.
+    hyperparameters are those of a job ("dpo", `n_epochs`, `soft_label_weight`, ...); `teacher` is that of "on_policy", a
+    folder or a hub id. `on_event` sees what a job child reports: see `run`.
 
     Ctrl-C stops it behind a step, with its state saved, and the same call goes on.
 
@@ -60,6 +61,7 @@ def fine_tune(
         "base": {"name": base, "path": None if base == SCRATCH_SMALL else base, "revision": revision}
         | {"precision": precision, "quantization": quantization},
         "method": method,
+        "teacher": {"name": teacher, "path": teacher, "revision": None} if teacher else None,
         "training_file": str(Path(training_file).resolve()),
         "validation_file": str(Path(validation_file).resolve()) if validation_file else None,
         "hyperparameters": hyperparameters,
@@ -92,7 +94,7 @@ def _check_is_same_run(path: Path, spec: dict[str, Any]) -> None:
         return
     held = json.loads(path.read_text(encoding="utf-8"))
     held.setdefault("method", MethodType.SUPERVISED)  # the first runs do not tell
-    for name in ("base", "method", "training_file", "validation_file", "hyperparameters", "seed"):
+    for name in ("base", "method", "teacher", "training_file", "validation_file", "hyperparameters", "seed"):
         if held.get(name) != spec[name]:
             raise TrainingFailed(
                 f"{path.parent} holds a run with another {name}: {held.get(name)}, not {spec[name]}. "

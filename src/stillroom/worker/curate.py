@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -72,13 +71,12 @@ class Wish:
 
 async def curated(platform: Platform, principal: Principal, chosen: Filter, wish: Wish) -> tuple[Candidates, Parts]:
     """The completions that match, and which of them to use for what. One curation at a time."""
-    async with platform.files.curating:
-        with tempfile.TemporaryDirectory(prefix=QUOTE_FOLDERS, dir=platform.settings.folder / "runs") as name:
-            folder = Path(name)
-            found = await asyncio.to_thread(_survey, platform, principal.project, chosen, wish, folder)
-            scores = await _scores(platform, principal, found, wish, folder)
-            outcome = await _outcome(folder, wish.spec(scores))
-    return found, await asyncio.to_thread(_parts, found, outcome, wish, _unjudged(scores, wish))
+    with tempfile.TemporaryDirectory(prefix=QUOTE_FOLDERS, dir=platform.settings.folder / "runs") as name:
+        folder = Path(name)
+        found = await asyncio.to_thread(_survey, platform, principal.project, chosen, wish, folder)
+        scores, notes = await _scores(platform, principal, found, wish, folder)
+        outcome = await _outcome(platform, folder, wish.spec(scores))
+    return found, await asyncio.to_thread(_parts, found, outcome, wish, notes)
 
 
 def _survey(platform: Platform, project: int, chosen: Filter, wish: Wish, folder: Path) -> Candidates:
@@ -90,39 +88,42 @@ def _survey(platform: Platform, project: int, chosen: Filter, wish: Wish, folder
             chosen,
             rows=rows,
             rating=rating,
-            with_prompts=wish.best_of is not None,
             style=wish.style,
         )
 
 
 async def _scores(
     platform: Platform, principal: Principal, found: Candidates, wish: Wish, folder: Path
-) -> list[float | None] | None:
-    """How good each answer is; None where nobody can say, and for all when the best is not asked for."""
+) -> tuple[list[float | None] | None, list[str]]:
+    """How good each answer is, None where nobody can say, and what to note of it. None for all when the best is not
+    asked for."""
     if wish.best_of is None:
-        return None
-    if wish.best_of.rating is not None:
-        return found.ratings
+        return None, []
+    if (key := wish.best_of.rating) is not None:
+        has_some = any(score is not None for score in found.ratings)
+        note = f"No completion has a number under the metadata key '{key}'; of each prompt the first stays."
+        return found.ratings, [] if has_some else [note]
     scores: list[float | None] = [None] * len(found.numbers)
     if wish.best_of.grader is None:
-        return scores
-    rivals = await _rivals(found, wish, folder)
+        return scores, ["The grader was not asked; of each prompt the first stays for now."]
+    rivals = await _rivals(platform, wish, folder)
     graded = grade_each(platform, principal, wish.best_of.grader, _answers(folder, rivals))
     async with aclosing(graded):
         async for message in graded:
-            (result,) = message["results"] or [{"problem": True}]
-            if result["problem"] is None:
-                scores[rivals[message["number"]]] = float(result["score"])
-    return scores
+            for result in message["results"]:
+                if result["problem"] is None:
+                    scores[rivals[message["number"]]] = float(result["score"])
+    failed = sum(scores[place] is None for place in rivals)
+    return scores, [
+        f"{failed} of {len(rivals)} answers could not be graded, and lose to those that were."
+    ] if failed else []
 
 
-async def _rivals(found: Candidates, wish: Wish, folder: Path) -> list[int]:
+async def _rivals(platform: Platform, wish: Wish, folder: Path) -> list[int]:
     """The places of answers that would stay, and whose prompt has another one: only they are worth a judge's time."""
     cheap = msgspec.structs.replace(wish.curation, exact_duplicates=True, near_duplicates=False)
     alone = replace(wish, curation=cheap, validation_fraction=0.0, survey=False)
-    stays = (await _outcome(folder, alone.spec(None))).training
-    answers = Counter(found.prompts[place] for place in stays)
-    rivals = [place for place in stays if answers[found.prompts[place]] > 1]
+    rivals = (await _outcome(platform, folder, alone.spec(None))).rivals
     if len(rivals) > MOST_JUDGED:
         raise InvalidRequest(
             f"{len(rivals)} answers would have to be judged; at most {MOST_JUDGED} are at a time. Select fewer, or store "
@@ -142,31 +143,26 @@ def _answers(folder: Path, places: Sequence[int]) -> Iterator[Answer]:
             yield Answer(item={"input": asked, "output_text": sample["output_text"]}, sample=sample)
 
 
-def _unjudged(scores: Sequence[float | None] | None, wish: Wish) -> list[str]:
-    if scores is None or wish.best_of is None:
-        return []
-    if wish.best_of.rating is not None and scores and not any(score is not None for score in scores):
-        return [
-            f"No completion has a number under the metadata key '{wish.best_of.rating}'; of each prompt the first stays."
-        ]
-    return []
-
-
-async def _outcome(folder: Path, spec: Mapping[str, Any]) -> Outcome:
-    (folder / "spec.json").write_bytes(msgspec.json.encode(spec))
-    child = await Child.start(CURATOR, folder)
-    try:
-        async for told in child.messages():
-            raise _error(told)
-        status = await child.ended()
-        if status:
-            log.error("the process that curates ended with status %s:\n%s", status, child.last_words())
-            why = "was killed, most likely because memory ran out; select fewer rows" if status == KILLED else "failed"
-            raise CurationFailed(f"Curation {why}; the server's log says more.")
-    finally:
-        await child.close()
+async def _outcome(platform: Platform, folder: Path, spec: Mapping[str, Any]) -> Outcome:
+    """What the process makes of the rows in the folder. One at a time."""
+    async with platform.files.curating:
+        (folder / "spec.json").write_bytes(msgspec.json.encode(spec))
+        child = await Child.start(CURATOR, folder)
+        try:
+            async for told in child.messages():
+                raise _error(told)
+            if status := await child.ended():
+                raise _broken(status, child.last_words())
+        finally:
+            await child.close()
     data = await asyncio.to_thread((folder / "outcome.json").read_bytes)
     return await asyncio.to_thread(msgspec.json.decode, data, type=Outcome)
+
+
+def _broken(status: int, last_words: str) -> CurationFailed:
+    log.error("the process that curates ended with status %s:\n%s", status, last_words)
+    why = "was killed, most likely because memory ran out; select fewer rows" if status == KILLED else "failed"
+    return CurationFailed(f"Curation {why}. The server's log says more.")
 
 
 def _error(told: Mapping[str, Any]) -> StillroomError:

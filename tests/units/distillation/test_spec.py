@@ -149,5 +149,7 @@ def test_a_file_that_is_no_yaml_or_not_there_is_named(tmp_path: Path) -> None:
     broken.write_text("a: [")
     assert "is no valid YAML" in problems(broken)
     assert "There is no file" in problems(tmp_path / "none.yaml")
+    broken.write_text("seed: 1\nseed: 2\n")
+    assert "`seed` is written twice" in problems(broken)
     broken.write_text(json.dumps(["a"]))
     assert "expected keys and values" in problems(broken)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import pytest
 from stillroom import logprobs
 from stillroom.config import Settings, Student, Teacher
 from stillroom.distillation import InvalidJobFile, distill, tables
+from stillroom.student.hyperparameters import FROM_NOTHING
 from stillroom.teachers.scripted import Answer, JsonObject, ScriptedTeacher, echo
 from tests.journeys.test_distill_run import until_the_job
 
@@ -122,7 +126,9 @@ def test_curation_leaves_out_what_it_is_asked_to(labelled: Runner, tmp_path: Pat
     assert len(labelled(source=source, curation={"exact_duplicates": True})) == 12
     report = json.loads((tmp_path / "data" / "distillations" / "run" / "report.json").read_bytes())
     assert [(each["reason"], each["count"]) for each in report["left_out"]] == [("exact_duplicate", 12)]
-    with pytest.raises(InvalidJobFile, match="`curation.exact_duplicate` is no key .* Did you mean `exact_duplicates`"):
+    with pytest.raises(
+        InvalidJobFile, match=r"`curation.exact_duplicate` is no key .* Did you mean `exact_duplicates`"
+    ):
         labelled(source=source, curation={"exact_duplicate": True})
 
 
@@ -168,6 +174,21 @@ def test_a_tables_columns_become_messages(labelled: Runner, tmp_path: Path) -> N
     assert rows[0]["messages"][0] == {"role": "system", "content": "Be brief."}
     with pytest.raises(InvalidJobFile, match=r"line 1, .* it has no 'question'; there are q"):
         labelled(source={"jsonl": str(tmp_path / "questions.jsonl"), "columns": {"user": "question"}})
+
+
+def test_azures_learning_rate_becomes_a_multiplier_of_the_students_own(labelled: Runner, tmp_path: Path) -> None:
+    labelled(hyperparameters={"learning_rate": "6e-4", "num_train_epochs": "2"})
+    with closing(sqlite3.connect(tmp_path / "data" / "stillroom.db")) as database:
+        ((asked,),) = database.execute("SELECT hyperparameters FROM fine_tuning_jobs")
+    assert json.loads(asked)["learning_rate_multiplier"] == pytest.approx(6e-4 / FROM_NOTHING.learning_rate)
+    assert json.loads(asked)["n_epochs"] == 2
+
+
+def test_it_runs_where_a_loop_is_running_as_in_a_notebook(labelled: Runner) -> None:
+    async def cell() -> list[dict[str, Any]]:
+        return labelled()
+
+    assert answers(asyncio.run(cell())) == QUESTIONS
 
 
 def test_a_teacher_that_nobody_knows_is_named_before_anything_is_asked(tmp_path: Path) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections import Counter
+from copy import deepcopy
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -16,12 +19,12 @@ from torch.nn import functional
 from stillroom.student.bases.base_models import Student
 from stillroom.student.bases.checkpoint import BaseReference
 from stillroom.student.chats.labels import SoftLabels, soft_labels
-from stillroom.student.chats.template import Example, Pair
+from stillroom.student.chats.template import ChatTemplate, Example, Pair, Question
 from stillroom.student.hyperparameters import Hyperparameters, Origin, method_of
 from stillroom.student.training import objective
 from stillroom.student.training.computation import Computation
-from stillroom.student.training.learning import Imitation, Preference
-from stillroom.student.training.losses import Loss, cross_entropy, softened_cross_entropy
+from stillroom.student.training.learning import FOLLOWS, JUDGED_TOKENS, Imitation, OnPolicy, Preference
+from stillroom.student.training.losses import Loss, cross_entropy, reverse_kl, softened_cross_entropy
 from stillroom.student.training.packing import PADDED, SHARED, Layout, Passes
 
 from .test_prefix_tree import VOCABULARY, a_model, gradients, one_task, words
@@ -40,7 +43,7 @@ def _small_chunks(monkeypatch: pytest.MonkeyPatch, norms_in_float64: None) -> No
 def computation_of(model: nn.Module, loss: Loss, *, layout: Layout, max_tokens: int = 10_000) -> Computation:
     student = Student(
         model=model,
-        template=None,  # type: ignore[arg-type]  # nothing here is text
+        template=cast("ChatTemplate", SimpleNamespace(end_ids=(1,))),  # nothing here is text
         method=method_of(Hyperparameters(), Origin()),
         base=BaseReference(name="tiny", path=None, revision=None),
         context_tokens=1000,
@@ -258,3 +261,102 @@ def test_pairs_compute_their_prompt_once() -> None:
     learned = learning.learn(made)
     assert sum(seen) == learned.computed  # to look, and to learn
     assert learned.computed < 2 * (200 + sum(len(each.ids) - 200 for pair in made for each in pair.examples))
+
+
+# --- on-policy --------------------------------------------------------------------------------------------
+
+
+def questions() -> list[Question]:
+    """Of prompts and answers of different lengths; what a teacher reads begins otherwise and is longer."""
+    generator = torch.Generator().manual_seed(13)
+    start, hint = words(generator, 12), words(generator, 9)
+    made = []
+    for index in range(3):
+        prompt, answer = start + words(generator, 2 + index), words(generator, 6 - index)
+        ids = array("i", prompt + answer)
+        answered = Example(ids=ids, mask=bytes(len(prompt)) + bytes([1]) * len(answer))
+        made.append(Question(answered=answered, taught=array("i", start + hint + answer + prompt[12:])))
+    return made
+
+
+def judged_one_by_one(
+    model: nn.Module, teacher: nn.Module, asked: list[Question], answers: Any
+) -> tuple[float, Tensor]:
+    """KL(student || teacher) at each token of the student's answers, over the teacher's likeliest tokens, the one that
+    is there, and all others."""
+    model.zero_grad()
+    losses = []
+    for question, answer in zip(asked, answers, strict=True):
+        student_TV, teacher_TV = (
+            of(input_ids=torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1].softmax(-1)
+            for of, prompt in ((model, question.prompt), (teacher, question.taught))
+        )
+        for place, token in enumerate(answer):
+            told = set(teacher_TV[place].topk(JUDGED_TOKENS).indices.tolist()) | {token}
+            bins = [(student_TV[place, each], float(teacher_TV[place, each].detach().float())) for each in sorted(told)]
+            bins += [(1 - sum(s for s, _ in bins), 1 - sum(t for _, t in bins))]
+            losses.append(sum(s * (s.log() - math.log(t)) for s, t in bins))
+    loss = torch.stack(losses).mean()
+    loss.backward()
+    return float(loss.detach()), gradients(model)
+
+
+@LAYOUTS
+@PASSES
+@pytest.mark.parametrize("itself", [True, False], ids=["itself", "another"])
+def test_on_policy_has_the_divergence_from_its_teacher_at_its_own_words(
+    layout: Layout, max_tokens: int, itself: bool
+) -> None:
+    asked, model = questions(), a_model("llama", torch.float64)
+    other = moved(moved(a_model("llama", torch.float64)))
+    computation = computation_of(model, reverse_kl, layout=layout, max_tokens=max_tokens)
+    judge = None if itself else computation_of(other, cross_entropy, layout=PADDED)
+    learning = OnPolicy(computation, judge)
+    learning.begin(asked, {})
+    averaged = deepcopy(model)
+    moved(model)
+    with torch.no_grad():
+        for mean, own in zip(averaged.parameters(), model.parameters(), strict=True):
+            mean += FOLLOWS * (own - mean)
+    torch.manual_seed(5)
+    answers = computation.answers([each.prompt for each in asked], [sum(each.answered.mask) for each in asked])
+    assert all(0 < len(answer) <= sum(each.answered.mask) for each, answer in zip(asked, answers, strict=True))
+    expected = judged_one_by_one(model, averaged if itself else other, asked, answers)
+    model.zero_grad()
+    torch.manual_seed(5)
+    learned = learning.learn(asked)
+    assert learned.loss == pytest.approx(expected[0], rel=1e-6)  # what a teacher tells is float32
+    assert float((gradients(model) - expected[1]).norm() / expected[1].norm()) <= 1e-5
+    # What it looks at is what rows say, as in imitation.
+    rows = [each.answered for each in asked]
+    assert learning.look(asked) == Imitation(computation).look(rows)
+
+
+def test_a_student_that_is_its_teacher_and_reads_the_same_has_nothing_to_learn() -> None:
+    asked, model = questions(), a_model("llama", torch.float64)
+    same = [replace(each, taught=each.prompt) for each in asked]
+    learned = OnPolicy(computation_of(model, reverse_kl, layout=SHARED), None).learn(same)
+    assert abs(learned.loss) < 1e-6
+    assert float(gradients(model).norm()) < 1e-4
+
+
+def test_answers_are_drawn_as_the_student_would_say_them_whatever_stands_beside_them() -> None:
+    model: Any = a_model("qwen3", torch.float64)
+    with torch.no_grad():
+        model.lm_head.weight *= 40
+    computation = computation_of(model, cross_entropy, layout=SHARED, max_tokens=4000)
+    short, long = array("i", [5, 9, 2]), array("i", range(2, 40))
+    torch.manual_seed(0)
+    count = 1500
+    answers = computation.answers([short, long] * count, [1] * (2 * count))
+    for prompt, drawn in ((short, answers[::2]), (long, answers[1::2])):
+        chances_V = model(input_ids=torch.tensor([list(prompt)])).logits[0, -1].softmax(-1)
+        seen = Counter(answer[0] for answer in drawn)
+        differs = sum(abs(seen[token] / count - float(chances_V[token])) for token in range(VOCABULARY)) / 2
+        assert differs < 0.12
+    # The control: the two prompts are not answered alike.
+    assert sum((Counter(a[0] for a in answers[::2]) & Counter(a[0] for a in answers[1::2])).values()) < 0.6 * count
+
+    ended = computation.answers([short] * 200, [30] * 200)
+    assert all(1 not in answer[:-1] for answer in ended)
+    assert {len(answer) for answer in ended if answer[-1] != 1} <= {30}

@@ -98,6 +98,7 @@ SOFT = {"soft_label_weight": 0.5}
 KINDS: dict[str, Any] = {
     "dpo": lambda: (_pairs(8, seed=3), _pairs(3, seed=4), {"method": "dpo"}),
     "soft": lambda: (_labelled(tickets(8, seed=3)), _labelled(tickets(3, seed=4)), {"hyperparameters": SOFT}),
+    "on-policy": lambda: (tickets(8, seed=3), tickets(3, seed=4), {"method": "on_policy"}),
 }
 
 
@@ -135,6 +136,10 @@ def test_a_run_of_a_method_by_two_processes_is_that_of_one(
     folder = _job(tmp_path / "two", base, rows, valid, **changes, processes=2, threads=2)
     together = nursery.run(folder)
     assert together.code == 0, together.events
+    if kind == "on-policy":  # each draws answers of its own
+        assert list(_figures(together)) == list(_figures(ended))
+        assert _weights(folder) != _weights(alone)
+        return
     for step, figures in _figures(ended).items():
         for name in ("train_loss", "valid_loss"):
             assert _figures(together)[step][name] == pytest.approx(figures[name], abs=1e-5), (step, name)
@@ -164,6 +169,10 @@ def test_what_a_run_of_a_method_tells(run: tuple[str, Path, Ended]) -> None:
         header, last = ((folder / "metrics.csv").read_text().splitlines()[at] for at in (0, -1))
         assert header.split(",")[-1] == "rewards_margin"
         assert float(last.split(",")[-1]) == figures[STEPS]["rewards_margin"]
+    elif kind == "on-policy":
+        assert read_artefact(Path(_told(ended, "done")["path"])).method == "on_policy"
+        # The base reads the answer before it judges, and so differs from the student who has not.
+        assert figures[1]["train_loss"] > 1e-4
     else:
         assert 0.05 < started["soft_label_positions"] < 1
         assert started["hyperparameters"]["soft_label_weight"] == 0.5
@@ -258,6 +267,31 @@ def test_rows_that_a_method_cannot_learn_from_fail_the_run_and_say_why(
     error = ended.events[-1]
     assert (error["type"], error["code"], error["param"]) == ("error", code, "training_file")
     assert re.search(words, error["message"])
+
+
+def test_another_model_teaches_and_must_have_the_same_tokens(
+    nursery: Nursery, base: dict[str, Any], tmp_path: Path
+) -> None:
+    rows = tickets(4, seed=3)
+    taught = nursery.run(_job(tmp_path / "taught", base, rows, [], method="on_policy", teacher=base))
+    assert taught.code == 0, taught.events
+    # A new adapter changes nothing: student and teacher are one and the same at first.
+    assert _figures(taught)[1]["train_loss"] == pytest.approx(0.0, abs=1e-5)
+    assert _figures(taught)[2]["train_loss"] != _figures(taught)[1]["train_loss"]
+
+    other = save_tiny_base(tmp_path / "other", read_rows(write_rows(tmp_path / "few.jsonl", rows[:1])), "llama")
+    refused = nursery.run(
+        _job(
+            tmp_path / "refused",
+            base,
+            rows,
+            [],
+            method="on_policy",
+            teacher={"name": "other", "path": str(other), "revision": None},
+        )
+    )
+    assert refused.events[-1]["param"] == "method.on_policy.teacher"
+    assert "their tokenizers differ" in refused.events[-1]["message"]
 
 
 def test_pairs_that_are_too_long_are_cut_or_named(nursery: Nursery, base: dict[str, Any], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ does not order or batch.
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
 from stillroom.errors import InvalidRequest, InvalidTrainingFile
-from stillroom.student.chats.template import ChatTemplate, Example, Pair, text_of
+from stillroom.student.chats.template import ChatTemplate, Example, Pair, Question, text_of
 
 LINES_NAMED = 20
 """Of the rows that were cut; the rest are counted."""
@@ -22,8 +23,8 @@ ANSWERS = (("preferred_output", "non_preferred_output"), ("preferred_completion"
 """The better answer and the other: as guides call them, and as the API's specification does."""
 SYSTEM = ("system", "developer")
 
-Encoded = TypeVar("Encoded", Example, Pair)
-Encoded_co = TypeVar("Encoded_co", bound=Example | Pair, covariant=True)
+Encoded = TypeVar("Encoded", Example, Pair, Question)
+Encoded_co = TypeVar("Encoded_co", bound=Example | Pair | Question, covariant=True)
 
 
 class AnyRow(Protocol[Encoded_co]):
@@ -121,6 +122,58 @@ class PairRow:
         return [Pair(preferred=preferred[-1], other=other[-1])]
 
 
+@dataclass(frozen=True, kw_only=True)
+class QuestionRow:
+    """One chat of a training file, of which the last answer is what a student is to find by itself."""
+
+    chat: Row
+    teacher: ChatTemplate | None
+    """That of the model that judges; None: the student itself, with the answer at hand."""
+
+    @property
+    def line(self) -> int:
+        return self.chat.line
+
+    def texts(self) -> Iterator[str]:
+        return self.chat.texts()
+
+    @property
+    def asked(self) -> list[dict[str, Any]]:
+        return self.chat.asked
+
+    @property
+    def has_logprobs(self) -> bool:
+        return self.chat.has_logprobs
+
+    @property
+    def system_prompt(self) -> str | None:
+        return self.chat.system_prompt
+
+    def without_first(self) -> QuestionRow:
+        return replace(self, chat=self.chat.without_first())
+
+    def encoded(self, template: ChatTemplate, *, labelled: bool) -> list[Question]:
+        messages, tools = self.chat.messages, self.chat.tools
+        *before, answer = messages[: 1 + max(at for at, each in enumerate(messages) if each.get("role") == "assistant")]
+        history = [{**message, "weight": 0} for message in before]
+        answered = template.encode_example([*history, answer], tools, line=self.line)
+        if not answered:
+            return []  # its weight is 0
+        taught = self.teacher.encode_prompt(before, tools) if self.teacher else None
+        shown = taught or template.encode_prompt(_with_answer_at_hand(before, answer), tools)
+        return [Question(answered=answered[-1], taught=array("i", shown))]
+
+
+def _with_answer_at_hand(before: Sequence[Mapping[str, Any]], answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The conversation as a teacher sees it that knows how somebody has answered."""
+    written = text_of(answer.get("content")) or json.dumps(answer.get("tool_calls"), ensure_ascii=False)
+    hint = f"Here is a good answer to this:\n\n{written}\n\nNow answer yourself, as well as that."
+    if before and before[-1].get("role") == "user":
+        asked = text_of(before[-1].get("content"))
+        return [*before[:-1], {**before[-1], "content": f"{asked}\n\n{hint}"}]
+    return [*before, {"role": "user", "content": hint}]
+
+
 Kind = TypeVar("Kind", bound=AnyRow[Any])
 
 
@@ -132,6 +185,13 @@ def read_rows(path: Path, *, param: str = "training_file") -> list[Row]:
 def read_pairs(path: Path, *, param: str = "training_file") -> list[PairRow]:
     """The same of a file of preferences."""
     return [_pair(row, number, param) for number, row in _objects(path, param)]
+
+
+def read_questions(
+    path: Path, *, teacher: ChatTemplate | None = None, param: str = "training_file"
+) -> list[QuestionRow]:
+    """The chats of a file, for a student to answer itself. See `QuestionRow`."""
+    return [QuestionRow(chat=row, teacher=teacher) for row in read_rows(path, param=param)]
 
 
 def without_system_prompt(rows: Sequence[Kind], system_prompt: str, *, param: str = "training_file") -> list[Kind]:
@@ -214,11 +274,11 @@ def encode_rows_cut(
     return kept
 
 
-def _length(encoded: Example | Pair) -> int:
+def _length(encoded: Example | Pair | Question) -> int:
     return max(len(example.ids) for example in encoded.examples)
 
 
-def _line(encoded: Example | Pair) -> int:
+def _line(encoded: Example | Pair | Question) -> int:
     return encoded.examples[0].line
 
 

@@ -96,6 +96,25 @@ class Pair:
         return Pair(preferred=self.preferred.cut(tokens), other=self.other.cut(tokens))
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Question:
+    """Something to answer, an answer that somebody gave, and what a teacher reads before it judges another."""
+
+    answered: Example
+    taught: array[int]
+
+    @property
+    def examples(self) -> tuple[Example]:
+        return (self.answered,)
+
+    @property
+    def prompt(self) -> array[int]:
+        return self.answered.ids[: self.answered.mask.index(1)]
+
+    def cut(self, tokens: int) -> Question:
+        return replace(self, answered=self.answered.cut(tokens))
+
+
 class Lesson(Protocol):
     """What a method learns from at a time: an example, or several that belong together."""
 

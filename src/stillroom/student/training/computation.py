@@ -6,9 +6,12 @@ What comes out is that of all examples, in every process. Knows no optimizers, a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +19,7 @@ from torch import Tensor
 from stillroom.errors import TrainingFailed
 from stillroom.student.bases.adapters import recompute_activations
 from stillroom.student.bases.base_models import Student
+from stillroom.student.chats.labels import SoftLabels
 from stillroom.student.chats.template import Example
 from stillroom.student.child import is_out_of_memory
 from stillroom.student.events import Emit
@@ -26,6 +30,8 @@ from stillroom.student.training.objective import Objective, Sums
 from stillroom.student.training.packing import PADDED, SHARED, Batch, Layout, Passes, shares
 from stillroom.student.training.processes import ALONE, Processes
 from stillroom.student.training.sharing import why_not_shared
+
+Found = TypeVar("Found")
 
 
 class Computation:
@@ -56,6 +62,10 @@ class Computation:
             recompute_activations(self._student.model)
             self._say("info", "To fit the longest row into memory, layers are computed twice (gradient checkpointing).")
 
+    def do_as(self, other: Computation) -> None:
+        """In passes as large, and beside each other, which every model can. Instead of a plan."""
+        self.layout, self.passes = PADDED, other.passes
+
     def gradients(self, examples: Sequence[Example], *, scale: float) -> Sums:
         """Adds the gradients of `scale` times the examples' summed loss to the parameters'; once in a run, in passes
         of half the size when memory runs out."""
@@ -81,20 +91,88 @@ class Computation:
 
     def log_probs(self, examples: Sequence[Example]) -> list[float]:
         """How likely the trained tokens of each example are together: the logarithm, in nats."""
+        return self._of_each(examples, lambda batch: self._objective.log_probs(batch).tolist())
+
+    def likeliest(self, examples: Sequence[Example], count: int) -> list[SoftLabels]:
+        """What is held likely at the trained tokens of each example: so many tokens, and the one that is there."""
+        return self._of_each(examples, lambda batch: self._objective.likeliest(batch, count))
+
+    def answers(self, prompts: Sequence[array[int]], most_tokens: Sequence[int]) -> list[array[int]]:
+        """Drawn from what the student would say to each prompt, in at most so many tokens."""
         self.model.eval()
-        places = {id(example): place for place, example in enumerate(examples)}
-        found: list[tuple[int, float]] = []
-        for batch, some in self._batches(self._own(examples)):
-            found += zip((places[id(each)] for each in some), self._objective.log_probs(batch).tolist(), strict=False)
+        own = range(self._processes.rank, len(prompts), self._processes.count)
+        lengths = [len(prompt) + most for prompt, most in zip(prompts, most_tokens, strict=True)]
+        found: list[tuple[int, array[int]]] = []
+        for some in _beside_each_other(sorted(own, key=lambda at: -lengths[at]), lengths, self.passes.max_tokens):
+            drawn = self._drawn([prompts[at] for at in some], max(most_tokens[at] for at in some))
+            found += [(at, answer[: most_tokens[at]]) for at, answer in zip(some, drawn, strict=True)]
         known = dict(chain.from_iterable(self._processes.together(lambda: found)))
-        return [known[places[id(example)]] for example in examples]
+        return [known[at] for at in range(len(prompts))]
+
+    @contextmanager
+    def with_weights(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
+        """Meanwhile, the trained weights are these."""
+        named = self.named()
+        own = {name: named[name].data for name in weights}
+        try:
+            for name, weight in weights.items():
+                named[name].data = weight
+            yield
+        finally:
+            for name, weight in own.items():
+                named[name].data = weight
+
+    def named(self) -> dict[str, Tensor]:
+        """The trained weights."""
+        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
 
     def trained(self) -> list[Tensor]:
-        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        return list(self.named().values())
 
     def peak_bytes(self) -> int:
         """The most that one of the processes has used."""
         return int(self._processes.largest(peak_bytes(self._device)))
+
+    def _of_each(self, examples: Sequence[Example], work: Callable[[Batch], Sequence[Found]]) -> list[Found]:
+        """What comes of each example, whichever process and pass it was in."""
+        self.model.eval()
+        places = {id(example): place for place, example in enumerate(examples)}
+        found: list[tuple[int, Found]] = []
+        for batch, some in self._batches(self._own(examples)):
+            found += zip((places[id(each)] for each in some), work(batch), strict=bool(some))
+        known = dict(chain.from_iterable(self._processes.together(lambda: found)))
+        return [known[places[id(example)]] for example in examples]
+
+    @torch.no_grad()
+    def _drawn(self, prompts: Sequence[array[int]], most: int) -> list[array[int]]:
+        """Answers with their end, where they have come to one. Prompts are padded on the left."""
+        ends, length = torch.tensor(self._student.template.end_ids, device=self._device), max(map(len, prompts))
+        ids_BT = torch.zeros(len(prompts), length, dtype=torch.long, device=self._device)
+        for row, prompt in enumerate(prompts):
+            ids_BT[row, length - len(prompt) :] = torch.tensor(prompt, device=self._device)
+        before_B1 = torch.tensor([[length - len(prompt)] for prompt in prompts], device=self._device)
+        mask_BT = (torch.arange(length, device=self._device) >= before_B1).long()
+        has_ended_B = torch.zeros(len(prompts), dtype=torch.bool, device=self._device)
+        drawn: list[Tensor] = []
+        cache, next_BT = None, ids_BT
+        with self._objective.rounding():
+            while len(drawn) < most and not has_ended_B.all():
+                positions_BT = (mask_BT.cumsum(-1) - 1).clamp(min=0)[:, -next_BT.shape[1] :]
+                said = self.model(
+                    input_ids=next_BT,
+                    attention_mask=mask_BT,
+                    position_ids=positions_BT,
+                    past_key_values=cache,
+                    use_cache=True,
+                    **({"logits_to_keep": 1} if self._objective.keeps_columns else {}),
+                )
+                logits_BV, cache = said.logits[:, -1], said.past_key_values
+                chances_BV = logits_BV.to(torch.promote_types(logits_BV.dtype, torch.float32)).softmax(-1)
+                next_BT = chances_BV.multinomial(1)
+                drawn.append(next_BT)
+                has_ended_B |= torch.isin(next_BT[:, 0], ends)
+                mask_BT = torch.cat([mask_BT, torch.ones_like(before_B1)], -1)
+        return [_up_to_an_end(row, self._student.template.end_ids) for row in torch.cat(drawn, -1).tolist()]
 
     # --- how it is cut -----------------------------------------------------------------------------------
 
@@ -185,3 +263,20 @@ class Computation:
 
     def _say(self, level: str, message: str) -> None:
         self._emit({"type": "message", "level": level, "message": message})
+
+
+def _beside_each_other(order: Iterable[int], lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+    """Longest first, so many that they are at most `max_tokens` as rows of the longest; or one."""
+    some: list[int] = []
+    for at in order:
+        if some and lengths[some[0]] * (len(some) + 1) > max_tokens:
+            yield some
+            some = []
+        some.append(at)
+    if some:
+        yield some
+
+
+def _up_to_an_end(ids: list[int], ends: Sequence[int]) -> array[int]:
+    end = next((at for at, token in enumerate(ids) if token in ends), len(ids))
+    return array("i", ids[: end + 1])

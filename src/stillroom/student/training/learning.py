@@ -9,6 +9,7 @@ Owns what is particular to a method. Knows neither models nor optimizers.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -16,13 +17,25 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from stillroom.student.chats.template import Example, Pair, examples_of
+from stillroom.student.chats.labels import SoftLabels
+from stillroom.student.chats.template import Example, Pair, Question, examples_of
 from stillroom.student.events import Figures
 from stillroom.student.hyperparameters import MethodType, Resolved
 from stillroom.student.training.computation import Computation
-from stillroom.student.training.losses import Loss, cross_entropy, preference_loss, softened_cross_entropy
+from stillroom.student.training.losses import (
+    Loss,
+    cross_entropy,
+    preference_loss,
+    reverse_kl,
+    softened_cross_entropy,
+)
 
 REFERENCE = "reference_P"
+AVERAGED = "averaged."
+FOLLOWS = 0.02
+"""Of the way to the student's weights, that those of the teacher it is itself go with every step."""
+JUDGED_TOKENS = 20
+"""Likeliest ones that a teacher tells of at each place, besides the student's own: as many as APIs tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,18 +64,25 @@ class Learning(Protocol):
         """The same figures, without learning."""
 
 
-def loss_of(numbers: Resolved) -> Loss:
+def loss_of(method: MethodType, numbers: Resolved) -> Loss:
     """What is lost at a token."""
+    if method is MethodType.ON_POLICY:
+        return reverse_kl
     return softened_cross_entropy(numbers.soft_label_weight) if numbers.soft_label_weight else cross_entropy
 
 
-def learning_of(method: MethodType, numbers: Resolved, computation: Computation) -> Learning:
+def learning_of(
+    method: MethodType, numbers: Resolved, computation: Computation, teacher: Computation | None
+) -> Learning:
+    """`teacher`: who judges what the student says; None: itself, with an answer at hand."""
     match method:
         case MethodType.SUPERVISED:
             return Imitation(computation)
         case MethodType.DPO:
             assert numbers.beta is not None
             return Preference(computation, beta=numbers.beta)
+        case MethodType.ON_POLICY:
+            return OnPolicy(computation, teacher)
 
 
 class Imitation:
@@ -136,3 +156,64 @@ class Preference:
 def _weighed(pair: Pair, slope: float) -> Pair:
     """`slope`: what the pair's loss changes by when its margin grows by one. What is trained is -log-probabilities."""
     return Pair(preferred=replace(pair.preferred, weight=-slope), other=replace(pair.other, weight=slope))
+
+
+class OnPolicy:
+    """The student answers, its teacher says at each token what else it holds likely, and the loss is the mean reverse
+    divergence over the step's tokens (Agarwal et al. 2023, arXiv 2306.13649; Lu et al. 2025). An answer is as long as
+    the one in the row at most.
+
+    Without a teacher it is the student itself, who then reads the row's answer before it judges (Shenfeld et al. 2026,
+    arXiv 2601.19897): with weights that follow the student's slowly. Were they its own, teacher and student could
+    drift off together; were they those of the beginning, it could never teach more than it knew then.
+    """
+
+    def __init__(self, computation: Computation, teacher: Computation | None) -> None:
+        self._computation = computation
+        self._teacher = teacher
+        trained = {} if teacher else computation.named()
+        self._averaged = {name: parameter.detach().clone() for name, parameter in trained.items()}
+
+    def begin(self, lessons: Sequence[Question], kept: dict[str, Tensor]) -> None:
+        """Keeps the teacher's weights."""
+        for name, averaged in self._averaged.items():
+            averaged.copy_(kept.get(AVERAGED + name, averaged))
+            kept[AVERAGED + name] = averaged
+
+    def learn(self, lessons: Sequence[Question]) -> Learned:
+        trained = self._computation.named()
+        for name, averaged in self._averaged.items():
+            averaged.lerp_(trained[name].detach(), FOLLOWS)
+        judged = self._judged(lessons, self._answers(lessons))
+        sums = self._computation.gradients(judged, scale=1 / sum(sum(example.mask) for example in judged))
+        return Learned(loss=sums.loss / sums.tokens, accuracy=sums.correct / sums.tokens, computed=sums.computed)
+
+    def look(self, lessons: Sequence[Question]) -> Learned:
+        """At the answers in the rows, as in imitation: what is not to be forgotten can be looked at so."""
+        return Imitation(self._computation).look(examples_of(lessons))
+
+    def _answers(self, questions: Sequence[Question]) -> list[array[int]]:
+        most = [sum(each.answered.mask) for each in questions]
+        return self._computation.answers([each.prompt for each in questions], most)
+
+    def _judged(self, questions: Sequence[Question], answers: Sequence[array[int]]) -> list[Example]:
+        """The student's answers to the questions, with what the teacher holds likely at each of their tokens."""
+        said = [_said(each.prompt, answer) for each, answer in zip(questions, answers, strict=True)]
+        heard = [_said(each.taught, answer) for each, answer in zip(questions, answers, strict=True)]
+        if self._teacher is not None:
+            labels = self._teacher.likeliest(heard, JUDGED_TOKENS)
+        else:
+            with self._computation.with_weights(self._averaged):
+                labels = self._computation.likeliest(heard, JUDGED_TOKENS)
+        return [
+            replace(own, labels=_moved(found, len(each.prompt) - len(each.taught)))
+            for each, own, found in zip(questions, said, labels, strict=True)
+        ]
+
+
+def _said(prompt: array[int], answer: array[int]) -> Example:
+    return Example(ids=prompt + answer, mask=bytes(len(prompt)) + bytes([1]) * len(answer))
+
+
+def _moved(labels: SoftLabels, by: int) -> SoftLabels:
+    return SoftLabels(places_S=labels.places_S + by, tokens_SK=labels.tokens_SK, chances_SK=labels.chances_SK)

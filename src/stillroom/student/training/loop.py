@@ -62,6 +62,8 @@ class Run:
     """Those that compute it together; the first reports and writes."""
     integrations: Sequence[Mapping[str, Any]] = ()
     """Where else its figures are shown: see `record`."""
+    teacher: Student | None = None
+    """Another model, which judges what the student says; None where the method needs none."""
     dropped_prompt: DroppedPrompt | None = None
     """The system prompt that all rows began with and none has now."""
     soft_label_positions: float | None = None
@@ -70,7 +72,7 @@ class Run:
 
 def train(run: Run, *, emit: Emit, stop: Callable[[], bool]) -> None:
     """Trains to the end, or until `stop()`; goes on from the folder's resume state when it holds one."""
-    trainer = Trainer(run.student, run.numbers, emit=emit, processes=run.processes)
+    trainer = Trainer(run.student, run.numbers, emit=emit, processes=run.processes, teacher=run.teacher)
     with run.processes.first_then_others():
         progress = _resumed(run, trainer, emit)
         begun = progress.passes if progress else kept_plan(run.folder / "resume", run.fingerprint)

@@ -20,6 +20,8 @@ Loss = Callable[[Tensor, Targets], Tensor]
 """(logits_NV, the N targets) -> losses_N, weights not counted."""
 LEAST = -1e30
 """As a logit: of no probability, and yet a number that 0 can be multiplied by."""
+LEAST_CHANCE = 1e-6
+"""Of a teacher's: below, there is no telling it from what float32 rounds away."""
 
 
 def cross_entropy(logits_NV: Tensor, targets: Targets) -> Tensor:
@@ -54,6 +56,19 @@ def kl_from_teacher(logits_SV: Tensor, labels: Distributions, at_S: Tensor) -> T
     """
     tokens_SK, chances_SB = _teachers(labels, at_S, logits_SV.dtype)
     return functional.kl_div(_binned(logits_SV, tokens_SK), chances_SB, reduction="none").sum(-1)
+
+
+def reverse_kl(logits_NV: Tensor, targets: Targets) -> Tensor:
+    """KL(student || teacher) where the teacher's distribution is known, over the same tokens and bin; elsewhere
+    cross-entropy. A student that cannot have all of the teacher keeps to what the teacher holds likely."""
+    losses_N = cross_entropy(logits_NV, targets)
+    if targets.labels is None:
+        return losses_N
+    at_S = torch.nonzero(targets.labels.rows_N >= 0).flatten()
+    tokens_SK, chances_SB = _teachers(targets.labels, at_S, logits_NV.dtype)
+    told_SB = _binned(logits_NV.index_select(0, at_S), tokens_SK)
+    divergences_S = (told_SB.exp() * (told_SB - chances_SB.clamp(min=LEAST_CHANCE).log())).sum(-1)
+    return losses_N.index_copy(0, at_S, divergences_S)
 
 
 def preference_loss(margins_P: Tensor, beta: float) -> Tensor:

@@ -57,7 +57,7 @@ def measure(folder: Path, emit: Emit, stopping: threading.Event) -> None:
     """Times the parts of the run that a folder's spec describes."""
     run = open_run(folder, emit)
     emit(_planned(run))
-    trainer = Trainer(run.student, run.numbers, emit=emit)
+    trainer = Trainer(run.student, run.numbers, emit=emit, teacher=run.teacher)
     trainer.plan([*run.train, *run.valid], None, limit_bytes=run.memory_bytes)
     seconds: list[float] = []
     figures: Figures = {}

@@ -19,11 +19,12 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from stillroom.student.chats.labels import NO_TOKEN, SoftLabels
 from stillroom.student.training.attention import attending
 from stillroom.student.training.fsdp import is_sharded
 from stillroom.student.training.losses import Loss, cross_entropy
 from stillroom.student.training.packing import Batch
-from stillroom.student.training.targets import Targets
+from stillroom.student.training.targets import Targets, trained_tokens
 
 CHUNK_LOGITS = 2**22
 """Logits computed at a time: 16 MB of float32, and as much again for each step from them to a gradient."""
@@ -74,7 +75,8 @@ class Objective:
         self._body: nn.Module = causal.base_model
         self._head: nn.Module = causal.get_output_embeddings()
         self._head_is_all = not is_sharded(causal) and self._probe_head()
-        self._keeps_columns = "logits_to_keep" in signature(causal.forward).parameters
+        self.keeps_columns = "logits_to_keep" in signature(causal.forward).parameters
+        """Whether the model can be asked for the logits of some columns only."""
 
     @property
     def chunks_logits(self) -> bool:
@@ -106,6 +108,25 @@ class Objective:
         losses = [cross_entropy(logits_CV, targets) for logits_CV, targets in self._looked_at(batch)]
         return -batch.owners.summed(torch.cat(losses))
 
+    @torch.no_grad()
+    def likeliest(self, batch: Batch, count: int) -> list[SoftLabels]:
+        """Of each example, the distributions over its trained tokens: so many likeliest, and the token that is there."""
+        tokens, chances = [], []
+        for logits_CV, targets in self._looked_at(batch):
+            chances_CV = logits_CV.softmax(-1)
+            top_CK = chances_CV.topk(min(count, logits_CV.shape[-1] - 1)).indices
+            own_C1 = targets.tokens_N[:, None]
+            is_there_C1 = (top_CK == own_C1).any(-1, keepdim=True)
+            found_CB = torch.cat([top_CK, own_C1], -1)
+            is_none_CB = torch.cat([torch.zeros_like(top_CK, dtype=torch.bool), is_there_C1], -1)
+            chances.append(chances_CV.gather(-1, found_CB).masked_fill(is_none_CB, 0).float())
+            tokens.append(found_CB.masked_fill(is_none_CB, NO_TOKEN).int())
+        tokens_MB, chances_MB = (batch.owners.each(torch.cat(values)) for values in (tokens, chances))
+        return [
+            SoftLabels(places_S=trained_tokens(example), tokens_SK=own_tokens, chances_SK=own_chances)
+            for example, own_tokens, own_chances in zip(batch.examples, tokens_MB, chances_MB, strict=True)
+        ]
+
     def hidden(self, batch: Batch) -> Tensor:
         """What the head reads at each target; for a model that is more than body and head, its logits."""
         layout: dict[str, Any] = {}
@@ -123,7 +144,7 @@ class Objective:
 
     def _columns(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """Asks for the columns with a target in any row, and where the targets are among these."""
-        if not self._keeps_columns:
+        if not self.keeps_columns:
             return {}, batch.targets.places_N
         length = batch.ids_BT.shape[1]
         columns_U, columns_N = torch.unique(batch.targets.places_N % length, return_inverse=True)

@@ -41,6 +41,7 @@ class Batch:
     """Places count through the rows: row * T + column."""
     owners: Owners
     """Of the targets; stays where it is."""
+    examples: Sequence[Example]
     tree: PrefixTree | None
     """The layout of the only row; None: rows padded on the right, where causal attention never looks."""
 
@@ -84,7 +85,7 @@ def shared(examples: Sequence[Example]) -> Batch:
     """One prefix tree."""
     tree, places = grow(examples)
     targets, owners = targets_of(examples, places)
-    return Batch(ids_BT=tree.ids_L[None], targets=targets, owners=owners, tree=tree)
+    return Batch(ids_BT=tree.ids_L[None], targets=targets, owners=owners, examples=examples, tree=tree)
 
 
 def padded(examples: Sequence[Example]) -> Batch:
@@ -95,7 +96,7 @@ def padded(examples: Sequence[Example]) -> Batch:
         ids_BT[row, : len(example.ids)] = torch.tensor(example.ids)
     places = [row * length + trained_tokens(example) - 1 for row, example in enumerate(examples)]
     targets, owners = targets_of(examples, places)
-    return Batch(ids_BT=ids_BT, targets=targets, owners=owners, tree=None)
+    return Batch(ids_BT=ids_BT, targets=targets, owners=owners, examples=examples, tree=None)
 
 
 def epoch_batches(

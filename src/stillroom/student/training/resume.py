@@ -82,7 +82,7 @@ def save_resume_state(
     state = step_folder(folder, progress.step)
     gathered = chain(_model_tensors(model), _optimizer_tensors(model, optimizers))
     tensors = {name: tensor for name, tensor in gathered if writes} | _generators()
-    tensors |= {f"{KEPT}{name}": tensor for name, tensor in kept.items()}
+    tensors |= {f"{KEPT}{name}": tensor.cpu() for name, tensor in kept.items()}
     if not writes or state.exists():
         return  # it is where we began, or what somebody who runs the same run beside us has written
 

@@ -1,7 +1,8 @@
 """One process of a run, often the only one: `python -m stillroom.student.training.run FOLDER` trains what its spec.json says.
 
     {"base": {"name", "path" (null: built in), "revision", and maybe "precision", "quantization"},
-     "method" ("supervised", "dpo"; absent: supervised), "training_file", "validation_file" (or null), "hyperparameters": {...} (see `hyperparameters`; all may
+     "method" ("supervised", "dpo", "on_policy"; absent: supervised), "teacher" (of on_policy: a base as above; absent:
+     the student itself, with the row's answer at hand), "training_file", "validation_file" (or null), "hyperparameters": {...} (see `hyperparameters`; all may
      be left out), "seed", "threads", "checkpoint_seconds", "model_name",
      "memory_bytes" (how much each process may take; absent or null: what the machine has free),
      "processes" (how many compute it together; absent: one),
@@ -35,7 +36,7 @@ import hashlib
 import json
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -44,7 +45,7 @@ from typing import Any
 import torch
 
 from stillroom.errors import ConfigurationError, TrainingFailed
-from stillroom.student.bases.base_models import Student, digest_of, open_base
+from stillroom.student.bases.base_models import Student, digest_of, open_base, open_untuned
 from stillroom.student.bases.checkpoint import BaseReference, DroppedPrompt
 from stillroom.student.bases.precision import is_quantized
 from stillroom.student.chats.examples import (
@@ -52,11 +53,12 @@ from stillroom.student.chats.examples import (
     encode_rows,
     encode_rows_cut,
     read_pairs,
+    read_questions,
     read_rows,
     system_prompt_of,
     without_system_prompt,
 )
-from stillroom.student.chats.template import Example, Lesson, examples_of
+from stillroom.student.chats.template import Lesson, Question, examples_of
 from stillroom.student.child import as_child, failure_of, is_alone_by_mistake, is_first
 from stillroom.student.events import Emit
 from stillroom.student.hyperparameters import (
@@ -90,6 +92,8 @@ class Spec:
     checkpoint_seconds: float
     model_name: str
     method: MethodType = MethodType.SUPERVISED
+    teacher: BaseReference | None = None
+    """Who judges what the student says, where the method asks; None: itself."""
     memory_bytes: int | None = None
     """How much memory each process may take; None: as much as the machine has free when it begins."""
     integrations: tuple[Mapping[str, Any], ...] = ()
@@ -120,7 +124,8 @@ def open_run(folder: Path, emit: Emit) -> Run:
     spec = read_spec(folder)
     processes = Processes.joined()
     torch.set_num_threads(max(1, spec.threads // processes.on_this_machine))
-    data = _data(spec)
+    teacher = _teacher(spec)
+    data = _data(spec, teacher)
     with processes.first_then_others():
         student = open_base(
             spec.base,
@@ -131,6 +136,7 @@ def open_run(folder: Path, emit: Emit) -> Run:
             seed=spec.seed,
         )
     processes.take_from_first([each for each in student.model.parameters() if each.requires_grad])
+    _check_judges(teacher, student)
     if spec.sharding and processes.count > 1:
         _shard(student, processes, emit)
 
@@ -139,7 +145,7 @@ def open_run(folder: Path, emit: Emit) -> Run:
 
     if is_alone_by_mistake():
         warn("accelerate has started one process only: without a GPU it starts several with --multi_gpu.")
-    for note in (*student.notes, *without_effect(spec.hyperparameters, student.method)):
+    for note in (*student.notes, *without_effect(spec.hyperparameters, student.method), *_doubts(spec, student)):
         warn(note)
     encode = partial(_encoded, spec=spec, student=student, warn=warn)
     lessons = encode(data.rows, param="training_file")
@@ -153,10 +159,11 @@ def open_run(folder: Path, emit: Emit) -> Run:
         numbers=resolve(spec.hyperparameters, num_examples=len(lessons), method=student.method),
         seed=spec.seed,
         checkpoint_seconds=spec.checkpoint_seconds,
-        fingerprint=_fingerprint(spec, student, examples_of([*lessons, *valid]), lacks_muon=_lacks_muon(student)),
+        fingerprint=_fingerprint(spec, student, [*lessons, *valid]),
         memory_bytes=spec.memory_bytes,
         processes=processes,
         integrations=spec.integrations,
+        teacher=teacher,
         dropped_prompt=_dropped(data, student),
         soft_label_positions=_labelled_share(spec, data, lessons),
     )
@@ -172,8 +179,34 @@ class _Data:
     """What all rows began with."""
 
 
-def _data(spec: Spec) -> _Data:
-    read: Callable[..., Sequence[AnyRow[Any]]] = read_pairs if spec.method is MethodType.DPO else read_rows
+def _teacher(spec: Spec) -> Student | None:
+    """The model that judges what the student says, not to be trained; None where there is none."""
+    if spec.method is not MethodType.ON_POLICY or spec.teacher is None:
+        return None
+    teacher = open_untuned(spec.teacher)
+    teacher.model.requires_grad_(False)
+    return teacher
+
+
+def _doubts(spec: Spec, student: Student) -> Iterator[str]:
+    if spec.method is MethodType.ON_POLICY and spec.teacher is None and student.method.origin.from_nothing:
+        yield (
+            "A student that started from nothing has not learned to follow an answer that it is shown, and is its own "
+            "teacher here. Expect little; a `teacher` of the same tokenizer can teach it."
+        )
+
+
+def _check_judges(teacher: Student | None, student: Student) -> None:
+    if teacher and teacher.template.tokenizer.get_vocab() != student.template.tokenizer.get_vocab():
+        raise TrainingFailed(
+            f"{teacher.base.name} cannot judge what {student.base.name} says token by token: their tokenizers differ. "
+            "Choose a teacher of the same family, or imitate its answers, with soft labels if it tells them.",
+            param="method.on_policy.teacher",
+        )
+
+
+def _data(spec: Spec, teacher: Student | None) -> _Data:
+    read = _reader(spec.method, teacher)
     rows = read(spec.training_file)
     valid_rows = read(spec.validation_file, param="validation_file") if spec.validation_file else []
     if spec.hyperparameters.system_prompt is not SystemPrompt.DROP:
@@ -184,6 +217,16 @@ def _data(spec: Spec) -> _Data:
         valid_rows=without_system_prompt(valid_rows, prompt, param="validation_file"),
         dropped_prompt=prompt,
     )
+
+
+def _reader(method: MethodType, teacher: Student | None) -> Callable[..., Sequence[AnyRow[Any]]]:
+    match method:
+        case MethodType.SUPERVISED:
+            return read_rows
+        case MethodType.DPO:
+            return read_pairs
+        case MethodType.ON_POLICY:
+            return partial(read_questions, teacher=teacher.template if teacher else None)
 
 
 def _dropped(data: _Data, student: Student) -> DroppedPrompt | None:
@@ -250,6 +293,7 @@ def read_spec(folder: Path) -> Spec:
             checkpoint_seconds=float(values["checkpoint_seconds"]),
             model_name=str(values["model_name"]),
             method=MethodType(values.get("method") or MethodType.SUPERVISED),
+            teacher=BaseReference(**values["teacher"]) if values.get("teacher") else None,
             memory_bytes=int(values["memory_bytes"]) if values.get("memory_bytes") else None,
             processes=int(values.get("processes") or 1),
             integrations=tuple(values.get("integrations") or ()),
@@ -273,6 +317,12 @@ def _problem(error: Exception) -> str:
 
 def _shard(student: Student, processes: Processes, emit: Emit) -> None:
     """Leaves each process a part of the student, and says so. Raises ConfigurationError where that cannot be."""
+    if student.method.type is MethodType.ON_POLICY:
+        raise ConfigurationError(
+            "A student in shards cannot answer by itself, as the method on_policy wants. Remove `sharding` under "
+            "[training]; each process then has all of it.",
+            param="sharding",
+        )
     if is_quantized(student.base.quantization):
         raise ConfigurationError(
             f"{student.base.name} is opened in 4 bits, which cannot lie in shards. Remove `sharding` under [training]; "
@@ -290,23 +340,26 @@ def _lacks_muon(student: Student) -> bool:
     return student.method.recipe is FROM_NOTHING and is_sharded(student.model)
 
 
-def _fingerprint(spec: Spec, student: Student, rows: Iterable[Example], *, lacks_muon: bool) -> str:
+def _fingerprint(spec: Spec, student: Student, lessons: Sequence[Lesson]) -> str:
     """Changes with anything that changes the weights; threads, names, places and intervals may differ after a restart.
 
     What is trained on goes in as tokens: a changed template or tokenizer is another run.
     """
     tokens = hashlib.sha256()
-    for row in rows:
+    for row in examples_of(lessons):
         tokens.update(len(row.ids).to_bytes(8, "little") + row.ids.tobytes() + row.mask)
         if row.labels:
             for part in (row.labels.places_S, row.labels.tokens_SK, row.labels.chances_SK):
                 tokens.update(part.tobytes())
+    for lesson in lessons:
+        if isinstance(lesson, Question):
+            tokens.update(lesson.taught.tobytes())
     # The base as it was named may be a fine-tune with a base of its own; what the hub had is known by its commit.
     bases = [digest_of(spec.base), digest_of(student.base), spec.base.precision, spec.base.quantization]
     decisive = [bases, _chosen(spec.hyperparameters), spec.seed, tokens.hexdigest()]
     if spec.method is not MethodType.SUPERVISED:
-        decisive.append(spec.method)
-    if lacks_muon:
+        decisive += [spec.method, digest_of(spec.teacher) if spec.teacher else None]
+    if _lacks_muon(student):
         decisive.append("AdamW")
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 

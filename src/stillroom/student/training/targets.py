@@ -76,6 +76,11 @@ class Owners:
     count: int
     """Of examples."""
 
+    def each(self, values_NX: Tensor) -> list[numpy.ndarray]:
+        """Of each example, the rows of its targets, in the order of its tokens."""
+        counts = torch.bincount(self.examples_M, minlength=self.count).tolist()
+        return [part.numpy() for part in torch.split(values_NX.cpu()[self.targets_M], counts)]
+
     def summed(self, values_N: Tensor) -> Tensor:
         """Of each example, the sum over its targets."""
         sums = torch.zeros(self.count, dtype=torch.float64)

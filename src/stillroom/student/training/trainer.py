@@ -21,6 +21,7 @@ from stillroom.student.hyperparameters import FROM_NOTHING, Resolved, learning_r
 from stillroom.student.training.computation import Computation
 from stillroom.student.training.fsdp import is_sharded, whole
 from stillroom.student.training.learning import learning_of, loss_of
+from stillroom.student.training.losses import cross_entropy
 from stillroom.student.training.muon import Muon
 from stillroom.student.training.packing import Layout, Passes
 from stillroom.student.training.processes import ALONE, Processes
@@ -35,12 +36,23 @@ MAX_GRADIENT_NORM = 1.0
 class Trainer:
     """Moves the weights of one student. Says through `emit` what its owner should know of how it does."""
 
-    def __init__(self, student: Student, numbers: Resolved, *, emit: Emit, processes: Processes = ALONE) -> None:
+    def __init__(
+        self,
+        student: Student,
+        numbers: Resolved,
+        *,
+        emit: Emit,
+        processes: Processes = ALONE,
+        teacher: Student | None = None,
+    ) -> None:
+        """`teacher`: another model, which judges what the student says."""
+        method = student.method.type
         self.optimizers = optimizers_of(student)
-        self.computation = Computation(student, loss_of(numbers), emit=emit, processes=processes)
+        self.computation = Computation(student, loss_of(method, numbers), emit=emit, processes=processes)
+        self._teacher = Computation(teacher, cross_entropy, emit=emit, processes=processes) if teacher else None
         self.kept: dict[str, Tensor] = {}
         """What the method cannot find out again: part of the run's state."""
-        self._learning = learning_of(student.method.type, numbers, self.computation)
+        self._learning = learning_of(method, numbers, self.computation, self._teacher)
         self._numbers = numbers
 
     @property
@@ -54,6 +66,8 @@ class Trainer:
     def plan(self, lessons: Sequence[Lesson], passes: Passes | None, *, limit_bytes: int | None) -> None:
         """Decides how steps are computed: as in `passes`, or as memory allows. To be called before the first."""
         self.computation.plan(examples_of(lessons), passes, limit_bytes=limit_bytes)
+        if self._teacher:
+            self._teacher.do_as(self.computation)
 
     def begin(self, lessons: Sequence[Lesson]) -> None:
         """Lets the method look at all lessons, with the weights that the run begins or goes on with."""

@@ -27,6 +27,14 @@ export function Figures({ detail }: { detail: CompletionDetail }) {
       <Figure name={t("completions.tokens")}>
         {t("completions.tokens_in_out", { prompt: detail.prompt_tokens, completion: detail.completion_tokens })}
       </Figure>
+      {detail.soft_labels && (
+        <Figure name={t("completions.soft_labels")}>
+          {t("completions.soft_labels_of", {
+            tokens: detail.soft_labels.tokens,
+            most: detail.soft_labels.alternatives,
+          })}
+        </Figure>
+      )}
       <Figure name={t("completions.price")}>{format.money(detail.cost_microusd)}</Figure>
       <Figure name={t("completions.latency")}>{format.duration(detail.latency_ms)}</Figure>
       <Figure name={t("completions.first_token")}>{format.duration(detail.first_token_ms)}</Figure>
