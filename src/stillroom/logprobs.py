@@ -41,7 +41,7 @@ def pack(content: Sequence[Any]) -> bytes:
     return packed(positions(content))
 
 
-def positions(content: Sequence[Any]) -> list[Position]:
+def positions(content: Iterable[Any]) -> list[Position]:
     """OpenAI's `logprobs.content` as it is read here. What cannot be read becomes a position without bytes, so that
     the others keep their places."""
     return [_position(entry) or Position(b"", IMPOSSIBLE, ()) for entry in content]

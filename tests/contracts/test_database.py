@@ -362,7 +362,7 @@ def fill(platform: Platform) -> None:
         lambda c: billing.record(c, Entry(project=PROJECT, kind=Kind.ANSWER, model="m"), Price(input=1)),
         lambda c: fold(c, 10**6),
         lambda c: kept.add(c, kept.pack(project=PROJECT, key="a/1", request_hash=b"", body=b"")),
-        lambda c: soft_labels.add(c, first, soft_labels.pack([{"token": "a", "logprob": -1.0}])),
+        lambda c: soft_labels.add(c, first, soft_labels.SoftLabels(tokens=1, alternatives=0, body=b"")),
         lambda c: catalog.put_deployment(
             c, PROJECT, "d", model=job.openai_name, state=DeploymentState.CREATING, extra={}
         ),

@@ -97,7 +97,7 @@ def in_ledger(folder: Path) -> tuple[int, int]:
 
 
 def test_a_run_that_is_killed_goes_on_and_pays_for_no_row_twice(tmp_path: Path) -> None:
-    with ScriptedTeacher(echo, first_token_seconds=0.05) as teacher:
+    with ScriptedTeacher(echo, first_token_seconds=0.15) as teacher:
         spec = spec_of(tmp_path, at_once=4)
         (tmp_path / "run.yaml").write_text(json.dumps(spec))  # JSON is YAML
         (tmp_path / "stillroom.toml").write_text(f'[teachers."t"]\nbase_url = "{teacher.url}"\n')
@@ -142,7 +142,7 @@ def test_an_answer_that_arrived_before_the_journal_knew_of_it_is_not_asked_for_a
 
 
 def test_a_run_that_is_interrupted_says_how_to_go_on(tmp_path: Path) -> None:
-    with ScriptedTeacher(echo, first_token_seconds=0.1) as teacher:
+    with ScriptedTeacher(echo, first_token_seconds=0.2) as teacher:
         (tmp_path / "run.yaml").write_text(json.dumps(spec_of(tmp_path, at_once=4)))
         (tmp_path / "stillroom.toml").write_text(f'[teachers."t"]\nbase_url = "{teacher.url}"\n')
         process = started(tmp_path)

@@ -152,7 +152,6 @@ def test_the_command_line_reports_on_stored_rows_and_on_a_local_file(
     [
         ({"near_duplicate": True}, "curation.near_duplicate", "Known are: exact_duplicates, near_duplicates"),
         ({"near_duplicates": 0.1}, "curation.near_duplicates", "give a number from 0.5 to 1"),
-        ({"languages": ["english"]}, "curation.languages", 'codes such as "en"'),
         ({"min_answer_tokens": 9, "max_answer_tokens": 3}, "curation.min_answer_tokens", "no row could stay"),
         ({"best_of": {}}, "curation.best_of", "either 'metadata'"),
         ({"best_of": {"grader": {"type": "score_model"}}}, "curation.best_of.grader.model", "Missing"),

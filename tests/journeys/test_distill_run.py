@@ -14,7 +14,7 @@ import pytest
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 
-from stillroom.config import Settings, Teacher, load
+from stillroom.config import Settings, Student, Teacher, load
 from stillroom.distillation import DistillationFailed, InvalidJobFile, Progress, Training, distill
 from stillroom.teachers.scripted import ScriptedTeacher, echo, in_form
 from tests.support import Server
@@ -127,6 +127,20 @@ def test_azures_file_runs_as_it_is_and_the_student_gets_the_answers_alone(
     own_prompt = messages(task, 0)[0]["content"]
     assert (asked["messages"][0]["content"] == own_prompt) == (task == "conversation")
     assert asked["max_tokens"] == (100 if task == "conversation" else 1024)
+
+
+def test_a_teacher_that_is_not_configured_is_asked_where_the_file_says_with_the_files_key(
+    folder: Path, azure_teacher: ScriptedTeacher, tmp_path: Path
+) -> None:
+    for file in folder.glob("*_nli.*"):
+        shutil.copy(file, tmp_path)
+    path = tmp_path / "distillation_nli.yaml"
+    there = f"https://{TEACHER}.westus3.models.ai.azure.com/chat/completions"
+    path.write_text(path.read_text().replace(there, f"{azure_teacher.url}/chat/completions"))
+    before = azure_teacher.calls
+    until_the_job(path, Settings(data=str(tmp_path / "data"), students={STUDENT: Student(path="")}))
+    assert azure_teacher.calls - before == ROWS + 3
+    assert azure_teacher.requests[-1]["headers"]["authorization"] == "Bearer EXAMPLE_API_KEY"
 
 
 def test_the_command_makes_a_model_and_says_so_and_does_nothing_when_it_is_repeated(

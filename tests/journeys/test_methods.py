@@ -189,6 +189,20 @@ def comparisons_are_of_calls_without_the_prompt(raw: Raw, eval_id: str, model: s
     assert row["saved_prompt_tokens"] > row["saved_prompt_tokens"] % ROWS == 0
 
 
+def test_the_command_line_makes_the_same_pairs_and_a_job_of_the_wrong_method_says_so(
+    server: Server, sdk: OpenAI, label: dict[str, str], short: FineTuningJob, pairs: dict[str, Any]
+) -> None:
+    model = str(short.fine_tuned_model)
+    sides = ("--preferred", "gpt-4o", "--rejected", model, "--metadata", f"test={label['test']}")
+    made = server.cli("distill", "pairs", *sides)
+    file = made.stdout.strip()
+    assert rows_of(sdk, file) == rows_of(sdk, pairs["training_file"]["id"])
+    assert f"{ROWS} preference pairs." in made.stderr
+    failed = server.cli("jobs", "create", "--student", model, "--training-file", file, "--wait", check=False)
+    assert failed.returncode == 1
+    assert "Choose the method 'dpo' for this file." in failed.stderr
+
+
 def test_pairs_can_be_made_of_a_comparisons_run(raw: Raw, label: dict[str, str], short: FineTuningJob) -> None:
     asked_about = {"model": "gpt-4o", "metadata": label}
     body = {"models": [short.fine_tuned_model], "filter": asked_about, "held_out": False}

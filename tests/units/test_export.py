@@ -72,7 +72,9 @@ def test_large_completions_are_in_memory_one_at_a_time(platform: Platform) -> No
 def test_soft_labels_are_exported_when_they_are_asked_for(platform: Platform) -> None:
     labelled, _ = store(platform, "one"), store(platform, "two")
     content = [{"token": "yes", "logprob": -0.5, "top_logprobs": [{"token": "no", "logprob": -1.5}]}]
-    platform.writer.write(lambda c: soft_labels.add(c, labelled, soft_labels.pack(content)))
+    packed = soft_labels.pack([json.dumps({"content": content}).encode()])
+    assert packed is not None
+    platform.writer.write(lambda c: soft_labels.add(c, labelled, packed))
 
     def exported(form: Form, style: Style) -> list[dict[str, Any]]:
         pieces = export.lines(platform.database, PROJECT, Filter(), form, style)

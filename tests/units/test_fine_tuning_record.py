@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import Connection, func, select
 
@@ -26,10 +27,10 @@ from tests.support import example_lines
 PROJECT = 1
 
 
-def claimed(platform: Platform) -> tuple[Job, Claim]:
+def claimed(platform: Platform, **options: Any) -> tuple[Job, Claim]:
     """A job that a worker has just taken."""
     file = platform.files.create(PROJECT, "a.jsonl", "fine-tune", [example_lines(10)])
-    order = fine_tuning.parse_order({"model": "scratch-small", "training_file": file.id})
+    order = fine_tuning.parse_order({"model": "scratch-small", "training_file": file.id, **options})
     job = platform.fine_tuning.create(PROJECT, order)
     platform.fine_tuning.validate_waiting()
     return job, claim(platform)
@@ -143,6 +144,18 @@ def test_a_step_of_a_preference_job_tells_its_margin(platform: Platform) -> None
     platform.writer.write(lambda c: fine_tuning.record_steps(c, held, [step], None))
     assert messages_of(platform, job)[-1] == "Step 3/9: training loss=0.61, rewards margin=0.12"
     assert [each.rewards_margin for each in platform.fine_tuning.curve(PROJECT, job.id, after_step=0).steps] == [0.118]
+
+
+def test_the_trainer_is_told_the_method_and_where_its_teacher_lies(platform: Platform) -> None:
+    (platform.settings.folder / "blobs" / "models" / "m").mkdir(parents=True)
+    teacher = {"openai_name": "ft:m", "azure_name": "m.ft", "base": "scratch-small", "job": "j", "blob": "models/m"}
+    platform.writer.write(lambda c: catalog.add_model(c, project=PROJECT, step=None, **teacher))
+    own = {"teacher": "ft:m", "hyperparameters": {"n_epochs": 2, "system_prompt": "drop"}}
+    job, held = claimed(platform, method={"type": "on_policy", "on_policy": own})
+    FineTune(platform, held, job)._lay_out()
+    spec = msgspec.json.decode((platform.settings.folder / "runs" / job.id / "spec.json").read_bytes())
+    assert (spec["method"], spec["hyperparameters"]["system_prompt"]) == ("on_policy", "drop")
+    assert spec["teacher"]["path"] == str(platform.settings.folder / "blobs" / "models" / "m")
 
 
 def test_the_catalogue_knows_which_prompt_a_model_does_without(platform: Platform) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from stillroom import fine_tuning
+from stillroom import catalog, fine_tuning
 from stillroom.assembly import Platform
 from stillroom.errors import InvalidRequest
 from stillroom.student.hyperparameters import MethodType
@@ -59,13 +59,15 @@ def test_what_openai_does_not_have_is_echoed_when_it_is_asked_for() -> None:
         (["dpo"], "method", "expected an object"),
         ({"type": None}, "method.type", "Expected one of supervised, dpo"),
         ({"type": "ppo"}, "method.type", "Invalid 'method.type': \"ppo\". Expected one of supervised, dpo"),
+        ({"type": "on_policy", "on_policy": {"judge": "m"}}, "method.on_policy.judge", "hyperparameters, teacher"),
+        ({"type": "dpo", "dpo": {"teacher": "m"}}, "method.dpo.teacher", "Known are: hyperparameters;"),
         ({"type": 7}, "method.type", "Expected one of supervised, dpo"),
         ({"type": "reinforcement"}, "method.type", "Use 'supervised' on a teacher's answers, or 'dpo' on pairs"),
         ({"dpo": {}}, "method.dpo", "set 'method.type' to 'dpo'"),
         ({"type": "dpo", "supervised": {}}, "method.supervised", "no effect on a job of type 'dpo'"),
         ({"type": "dpo", "dop": {}}, "method.dop", "Unknown parameter: 'method.dop'"),
         ({"type": "dpo", "dpo": []}, "method.dpo", "expected an object"),
-        ({"type": "dpo", "dpo": {"beta": 0.1}}, "method.dpo.beta", "belong into that"),
+        ({"type": "dpo", "dpo": {"beta": 0.1}}, "method.dpo.beta", "belong into 'hyperparameters'"),
         ({"type": "dpo", "dpo": {"hyperparameters": 3}}, "method.dpo.hyperparameters", "expected an object"),
         (dpo(beta=0), "hyperparameters.beta", "a number above 0, 2 at most"),
         (dpo(beta=2.5), "hyperparameters.beta", "a number above 0, 2 at most"),
@@ -134,3 +136,49 @@ def test_a_job_on_the_other_kind_of_file_fails_and_is_told_the_method_to_choose(
     error = failed(platform, "dpo", training_file=pairs, validation_file=chats)
     assert error is not None
     assert error["param"] == "validation_file"
+
+
+# --- the teacher of an on-policy job ------------------------------------------------------------------
+
+
+def on_policy(**own: Any) -> dict[str, Any]:
+    return {"type": "on_policy", "on_policy": own}
+
+
+def test_an_on_policy_student_is_judged_by_itself_unless_another_is_named(platform: Platform) -> None:
+    file = upload(platform, example_lines(10))
+    for own in ({}, {"teacher": "self"}, {"hyperparameters": {"n_epochs": 1}}):
+        order = fine_tuning.parse_order({"model": "scratch-small", "training_file": file, "method": on_policy(**own)})
+        assert (order.method, order.teacher) == (MethodType.ON_POLICY, None)
+        assert platform.fine_tuning.create(1, order).teacher is None
+
+
+@pytest.mark.parametrize(
+    ("teacher", "words"),
+    [
+        ("gpt-4o", "The weights of 'gpt-4o' are not here"),
+        ("scratch-small", "scratch-small has no weights to judge by"),
+        (7, "Expected the name of a model"),
+    ],
+)
+def test_a_teacher_that_cannot_judge_is_refused_by_name(platform: Platform, teacher: Any, words: str) -> None:
+    file = upload(platform, example_lines(10))
+    body = {"model": "scratch-small", "training_file": file, "method": on_policy(teacher=teacher)}
+    with pytest.raises(InvalidRequest) as refused:
+        platform.fine_tuning.create(1, fine_tuning.parse_order(body))
+    assert refused.value.param == "method.on_policy.teacher"
+    assert words in refused.value.message
+
+
+def test_a_fine_tuned_model_can_be_the_teacher(platform: Platform) -> None:
+    (platform.settings.folder / "blobs" / "models" / "m").mkdir(parents=True)
+    names = {"openai_name": "ft:m", "azure_name": "m.ft"}
+    platform.writer.write(
+        lambda c: catalog.add_model(c, project=1, **names, base="scratch-small", job="j", step=None, blob="models/m")
+    )
+    file = upload(platform, example_lines(10))
+    body = {"model": "scratch-small", "training_file": file, "method": on_policy(teacher="ft:m")}
+    job = platform.fine_tuning.create(1, fine_tuning.parse_order(body))
+    reference = platform.fine_tuning.teacher_reference(1, job.teacher)
+    assert reference is not None
+    assert reference["path"].endswith("models/m")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -67,6 +68,8 @@ def test_validation_and_states_saved_on_the_way_count_too() -> None:
     more = measured(validation_batch_seconds=0.5, validation_batches=20)
     # 60 seconds of steps and 10 of validation hold three more states at one every 20 seconds.
     assert minutes_of(more, 20.0).expected * 60 == pytest.approx(10 + 60 + 10 + (3 + 3) * 1)
+    # And so does what a method looks at before its first step.
+    assert minutes_of(replace(more, begin_seconds=5.0), 20.0).expected * 60 == pytest.approx(5 + 86)
 
 
 def test_steps_that_differ_widen_the_interval() -> None:

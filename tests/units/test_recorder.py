@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,12 @@ from stillroom.completions.table import NewCompletion, Status
 from stillroom.config import Price, Settings
 from stillroom.errors import StoreUnavailable
 
-CONTENT = [{"token": "a", "bytes": [97], "logprob": -0.5, "top_logprobs": [{"token": "b", "logprob": -1.5}]}] * 3
+ENTRY_OF_A = {"token": "a", "bytes": [97], "logprob": -0.5, "top_logprobs": [{"token": "b", "logprob": -1.5}]}
+TOLD = [
+    json.dumps({"content": [ENTRY_OF_A] * 2}).encode(),
+    b'{"content":null}',
+    json.dumps({"content": [ENTRY_OF_A]}).encode(),
+]
 ENTRY = Entry(project=1, kind=Kind.ANSWER, model="m", prompt_tokens=1)
 
 
@@ -43,10 +49,10 @@ def completion(number: int) -> NewCompletion:
 
 def test_soft_labels_are_there_when_the_answer_is(platform: Platform) -> None:
     recorder = Recorder(platform.writer)
-    for number, content in ((1, CONTENT), (2, [])):
-        recorder.keep(ENTRY, Price(), new=completion(number), answer=None, logprobs=content).result(10)
+    for number, told in ((1, TOLD), (2, []), (3, [b'{"content":[]}']), (4, [b'"text"', b'{"content":7}'])):
+        recorder.keep(ENTRY, Price(), new=completion(number), answer=None, logprobs=told).result(10)
     with platform.database.read() as connection:
-        kept = soft_labels.of(connection, [1, 2])
+        kept = soft_labels.of(connection, [1, 2, 3, 4])
         sizes = soft_labels.sizes(connection, 1)
     assert {number: len(logprobs.unpack(body)) for number, body in kept.items()} == {1: 3}
     assert sizes == soft_labels.Sizes(tokens=3, alternatives=1, bytes=len(kept[1]))
@@ -55,11 +61,11 @@ def test_soft_labels_are_there_when_the_answer_is(platform: Platform) -> None:
 
 def test_what_cannot_be_stored_is_told_to_who_waits_labels_or_not(platform: Platform) -> None:
     recorder = Recorder(platform.writer)
-    recorder.keep(ENTRY, Price(), new=completion(1), answer=None, logprobs=CONTENT).result(10)
+    recorder.keep(ENTRY, Price(), new=completion(1), answer=None, logprobs=TOLD).result(10)
     with pytest.raises(Exception, match="UNIQUE"):
-        recorder.keep(ENTRY, Price(), new=completion(1), answer=None, logprobs=CONTENT).result(10)
+        recorder.keep(ENTRY, Price(), new=completion(1), answer=None, logprobs=TOLD).result(10)
     with platform.database.read() as connection:
         assert table.get(connection, 1, 1) is not None
     platform.close()
     with pytest.raises(StoreUnavailable, match="stopping"):
-        recorder.keep(ENTRY, Price(), new=completion(2), answer=None, logprobs=CONTENT).result(10)
+        recorder.keep(ENTRY, Price(), new=completion(2), answer=None, logprobs=TOLD).result(10)

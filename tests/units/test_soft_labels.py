@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stillroom import chat, logprobs
+from stillroom.completions import soft_labels
 from stillroom.datasets.answers import Reasoning, Style, has_labels, message_of
-from stillroom.gateway.soft_labels import Wish, wish_of
+from stillroom.gateway.soft_labels import Parted, Wish, wish_of
 
 HIDDEN = Wish(alternatives=20, own=None)
 LABELLED = Style(soft_labels=True)
@@ -82,22 +83,23 @@ ODD = (
 
 def test_but_for_the_logprobs_an_answer_is_shown_byte_for_byte() -> None:
     before, after = ODD.index(b'{"content":[{'), ODD.index(b', "finish_reason"')
-    assert HIDDEN.shown(ODD, ODD) == ODD[:before] + b"null" + ODD[after:]
-    assert Wish(alternatives=2, own=2).shown(ODD, ODD) == ODD
+    assert HIDDEN.part(ODD, ODD).shown == ODD[:before] + b"null" + ODD[after:]
+    assert Wish(alternatives=2, own=2).part(ODD, ODD).shown == ODD
 
 
 def test_a_caller_who_asked_for_fewer_alternatives_sees_so_many_in_their_own_spelling() -> None:
-    shown = Wish(alternatives=20, own=1).shown(ODD, ODD)
+    shown = Wish(alternatives=20, own=1).part(ODD, ODD).shown
     assert shown is not None
     assert shown == ODD.replace(b', {"token":"b","logprob":-2.0,"bytes":[98]}', b"")
-    none = Wish(alternatives=20, own=0).shown(ODD, ODD)
+    none = Wish(alternatives=20, own=0).part(ODD, ODD).shown
     assert none is not None
     assert b'"logprob":-1.50e-1,"bytes":[97],"top_logprobs":[]}]' in none
 
 
 def test_an_event_that_is_spread_over_lines_is_found_to_be_so() -> None:
     event = b'data: {"choices":[{"logprobs":\ndata: {"content":\ndata: [1]}}]}\n\n'
-    assert HIDDEN.shown(event, b'{"choices":[{"logprobs":\n{"content":\n[1]}}]}') is None
+    parted = HIDDEN.part(event, b'{"choices":[{"logprobs":\n{"content":\n[1]}}]}')
+    assert parted == Parted(shown=None, told=b'{"content":\n[1]}')
 
 
 @pytest.mark.parametrize("strange", ["text", 7, [], {}, {"content": 5}, {"content": [1]}, {"content": [{}]}, True])
@@ -105,16 +107,18 @@ def test_logprobs_of_no_shape_are_hidden_and_never_break_the_answer(strange: Any
     answer = {"choices": [{"logprobs": strange, "message": {"content": "a"}}, {"logprobs": strange}]}
     data = msgspec.json.encode(answer)
     hidden = {"choices": [{"logprobs": None, "message": {"content": "a"}}, {"logprobs": None}]}
-    assert HIDDEN.shown(data, data) == msgspec.json.encode(hidden)
-    assert Wish(alternatives=20, own=1).shown(data, data) == data
-    parsed = msgspec.json.decode(data)
-    kept = HIDDEN.hide(parsed)
+    parted, parsed = HIDDEN.part(data, data), msgspec.json.decode(data)
+    HIDDEN.hide(parsed)
     assert parsed == hidden
-    assert len(logprobs.unpack(logprobs.pack(kept))) == len(kept)
+    assert parted == Parted(shown=msgspec.json.encode(hidden), told=msgspec.json.encode(strange))
+    assert Wish(alternatives=20, own=1).part(data, data).shown == data
+    kept = soft_labels.pack([msgspec.json.encode(strange)])
+    assert (kept is None) == (not isinstance(strange, dict) or not isinstance(strange.get("content"), list))
 
 
 def test_an_error_has_nothing_to_hide() -> None:
-    assert HIDDEN.shown(b'{"error":{"message":"no"}}', b'{"error":{"message":"no"}}') == b'{"error":{"message":"no"}}'
+    for data in (b'{"error":{"message":"no"}}', b"no JSON", b"[]", b""):
+        assert HIDDEN.part(data, data) == Parted(shown=data, told=None)
 
 
 @given(st.lists(st.lists(st.sampled_from("abc"), max_size=3), min_size=1, max_size=3), st.integers(0, 3))
@@ -122,11 +126,12 @@ def test_what_is_shown_is_what_the_parsed_answer_becomes(choices: list[list[str]
     answer = {"choices": [{"logprobs": {"content": [entry(t, "x", "y", "z") for t in told]}} for told in choices]}
     data = msgspec.json.encode(answer)
     for wish in (HIDDEN, Wish(alternatives=4, own=own)):
-        shown, parsed = wish.shown(data, data), msgspec.json.decode(data)
-        kept = wish.hide(parsed)
-        assert shown is not None
-        assert msgspec.json.decode(shown) == parsed
-        assert kept == answer["choices"][0]["logprobs"]["content"]
+        parted, parsed = wish.part(data, data), msgspec.json.decode(data)
+        wish.hide(parsed)
+        assert parted.shown is not None
+        assert parted.told is not None
+        assert msgspec.json.decode(parted.shown) == parsed
+        assert msgspec.json.decode(parted.told) == answer["choices"][0]["logprobs"]
 
 
 # --- what a training row gets ---------------------------------------------------------------------------

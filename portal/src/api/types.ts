@@ -133,7 +133,7 @@ export interface FineTuningJob {
   seed: number;
   error: { code: string | null; message: string | null; param: string | null } | null;
   hyperparameters?: Record<string, string | number | null>;
-  method?: { type: string };
+  method?: { type: string; on_policy?: { teacher?: string } };
   metadata?: Metadata | null;
   user_provided_suffix?: string;
 }

@@ -10,6 +10,7 @@ from stillroom import fine_tuning
 from stillroom.api.wire import Call, Dialect, Reply
 from stillroom.fine_tuning import Checkpoint, Event, Job
 from stillroom.jobs import State
+from stillroom.student.hyperparameters import MethodType
 
 JOBS_PAGE, EVENTS_PAGE, CHECKPOINTS_PAGE, LARGEST_PAGE = 20, 20, 10, 100
 WITHOUT_METADATA = "null"
@@ -84,7 +85,7 @@ def shown(call: Call, job: Job) -> dict[str, Any]:
         "organization_id": call.platform.settings.organization,
         "status": "validating_files" if job.state is State.VALIDATING else job.state.value,
         "hyperparameters": numbers,
-        "method": {"type": job.method.value, job.method.value: {"hyperparameters": numbers}},
+        "method": _method(job, numbers),
         "training_file": job.training_file,
         "validation_file": job.validation_file,
         "result_files": job.result_files,
@@ -95,6 +96,11 @@ def shown(call: Call, job: Job) -> dict[str, Any]:
         "metadata": job.metadata,
     }
     return {**body, "user_provided_suffix": job.suffix} if azure or job.suffix else body
+
+
+def _method(job: Job, numbers: Any) -> dict[str, Any]:
+    teacher = {"teacher": job.teacher or fine_tuning.ITSELF} if job.method is MethodType.ON_POLICY else {}
+    return {"type": job.method.value, job.method.value: {"hyperparameters": numbers, **teacher}}
 
 
 def _name(call: Call, named: Job | Checkpoint) -> str:

@@ -32,6 +32,14 @@ Beta = Annotated[
     float | None,
     typer.Option(help="Of dpo: how strongly the student is held to what it answered before. Default: 0.1.", max=2),
 ]
+OnPolicyTeacher = Annotated[
+    str | None,
+    typer.Option(
+        "--on-policy-teacher",
+        metavar="MODEL",
+        help="Of on_policy: whose weights judge what the student says. Default: its own, which see the stored answer.",
+    ),
+]
 DropSystemPrompt = Annotated[
     bool,
     typer.Option(
@@ -54,6 +62,11 @@ def distill(
         str | None, typer.Option("--since", metavar="T", help="Only from 30m, 2h, 7d ago, or ISO.")
     ] = None,
     epochs: Epochs = None,
+    on_policy: Annotated[
+        bool,
+        typer.Option("--on-policy", help="Let the student answer itself, and learn what its teacher thinks of that."),
+    ] = False,
+    on_policy_teacher: OnPolicyTeacher = None,
     drop_system_prompt: DropSystemPrompt = False,
     soft_labels: Annotated[
         float | None,
@@ -120,7 +133,10 @@ def distill(
         return
     body: dict[str, Any] = {"model": student}
     drop = "drop" if drop_system_prompt else None
-    body |= method_of("supervised", n_epochs=epochs, system_prompt=drop, soft_label_weight=soft_labels)
+    method = Method.ON_POLICY if on_policy else Method.SUPERVISED
+    body |= method_of(
+        method.value, on_policy_teacher, n_epochs=epochs, system_prompt=drop, soft_label_weight=soft_labels
+    )
     if quote:
         note("Measuring some steps ...")
         _tell_quote(reached.post("/v1/stillroom/quotes", {**body, "selection": rows}), json=json)
@@ -152,12 +168,13 @@ def _tell_dry_run(selection: dict[str, Any], *, json: bool) -> None:
         curating.tell(msgspec.convert(selection["report"], Report))
 
 
-def method_of(method: str, **hyperparameters: Any) -> dict[str, Any]:
+def method_of(method: str, teacher: str | None = None, **hyperparameters: Any) -> dict[str, Any]:
     """The method as a request has it, with the hyperparameters that are given; nothing when that says nothing."""
     given = {name: value for name, value in hyperparameters.items() if value is not None}
-    if method == "supervised" and not given:
+    own = {"hyperparameters": given, **({"teacher": teacher} if teacher else {})}
+    if method == "supervised" and own == {"hyperparameters": {}}:
         return {}
-    return {"method": {"type": method, method: {"hyperparameters": given}}}
+    return {"method": {"type": method, method: own}}
 
 
 def _refuse_options(context: typer.Context) -> None:
@@ -191,8 +208,10 @@ def create_job(
     training_file: Annotated[str, typer.Option("--training-file", metavar="ID", help="A file of purpose fine-tune.")],
     validation_file: Annotated[str | None, typer.Option("--validation-file", metavar="ID")] = None,
     method: Annotated[
-        Method, typer.Option(help="supervised: the file has conversations; dpo: preference pairs.")
+        Method,
+        typer.Option(help="supervised, on_policy: the file has conversations; dpo: it has preference pairs."),
     ] = Method.SUPERVISED,
+    teacher: OnPolicyTeacher = None,
     epochs: Epochs = None,
     beta: Beta = None,
     drop_system_prompt: DropSystemPrompt = False,
@@ -208,7 +227,7 @@ def create_job(
     files = {"training_file": training_file, "validation_file": validation_file}
     asked: dict[str, Any] = {"model": student, **files, "suffix": suffix, "seed": seed}
     body = {name: value for name, value in asked.items() if value is not None}
-    body |= method_of(method.value, n_epochs=epochs, beta=beta, system_prompt=drop)
+    body |= method_of(method.value, teacher, n_epochs=epochs, beta=beta, system_prompt=drop)
     finish(reached, reached.post(JOBS, body), wait=wait, json=json)
 
 

@@ -39,10 +39,11 @@ class Recorder:
         *,
         new: table.NewCompletion | None,
         answer: KeptAnswer | None,
-        logprobs: Sequence[Any] = (),
+        logprobs: Sequence[bytes] = (),
     ) -> Future[None]:
         """Stores what the answer cost, with it the completion, the answer for repeats, or both; the
-        future resolves after the commit. `logprobs`: what the teacher weighed, kept with the completion.
+        future resolves after the commit. `logprobs`: what the teacher weighed, as it spells it, one part
+        after the other; kept with the completion.
 
         It is stored even when nobody waits. The future raises StoreUnavailable or DiskFull when
         nothing was stored.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
 
+import msgspec
 from sqlalchemy import BindParameter, Connection, bindparam, delete, func, insert, select
 
 from stillroom import logprobs
@@ -19,6 +20,10 @@ _BODIES = select(_label.completion, _label.body).where(_label.completion.in_(_th
 _SIZES = select(_label.tokens, _label.alternatives, func.length(_label.body).label("bytes")).where(
     _label.completion == bindparam("this")
 )
+
+
+class _Logprobs(msgspec.Struct):
+    content: list[msgspec.Raw] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +44,22 @@ class Sizes:
     bytes: int
 
 
-def pack(content: Sequence[Any]) -> SoftLabels:
-    """The labels ready to be written, of OpenAI's `logprobs.content`; not in the writer's thread."""
-    found = logprobs.positions(content)
+def pack(told: Sequence[bytes]) -> SoftLabels | None:
+    """The labels ready to be written, of the JSON of OpenAI's `choices[].logprobs`, one after the other; None when
+    they tell of no token. Neither for the event loop nor for the writer's thread."""
+    # Each by itself: all of them as objects would take a hundred times the memory of what becomes of them.
+    found = logprobs.positions(map(msgspec.json.decode, chain.from_iterable(map(_entries, told))))
+    if not found:
+        return None
     alternatives = max((len(position.top) for position in found), default=0)
     return SoftLabels(tokens=len(found), alternatives=alternatives, body=logprobs.packed(found))
+
+
+def _entries(told: bytes) -> Sequence[msgspec.Raw]:
+    try:
+        return msgspec.json.decode(told, type=_Logprobs).content or ()
+    except msgspec.ValidationError:
+        return ()
 
 
 def add(connection: Connection, completion: int, labels: SoftLabels) -> None:

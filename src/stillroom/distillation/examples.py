@@ -39,6 +39,8 @@ class Files:
     validation: str | None
     training_rows: int
     validation_rows: int
+    alike: int
+    """Of pairs: so many rows make none, because teacher and student said the same."""
     report: Report
     digest: str
 
@@ -64,6 +66,7 @@ def write(spec: Spec, journal: Journal, platform: Platform) -> Files:
         validation=_file(platform, journal, spec, f"{spec.name}-validation.jsonl", held) if held else None,
         training_rows=len(training),
         validation_rows=len(validation),
+        alike=sum(map(_is_alike, journal.labels.values())),
         report=report,
         digest=digest,
     )
@@ -93,11 +96,15 @@ def _example(spec: Spec, row: Row, label: Label | None) -> dict[str, Any] | None
     cut = {"finish_reason": "length"} if label.cut_short else {}
     if spec.method != DPO:
         return {**prompts.answered(row, said, spec.reasoning), **cut}
-    if label.rejected is None or label.rejected == said[0].message:
+    if label.rejected is None or _is_alike(label):
         return None
     preferred = prompts.answered(row, said, spec.reasoning)["messages"][-1:]
     asked = {"messages": list(row.messages), **{name: row.more[name] for name in ("tools",) if name in row.more}}
     return {"input": asked, "preferred_output": preferred, "non_preferred_output": [label.rejected], **cut}
+
+
+def _is_alike(label: Label) -> bool:
+    return label.rejected is not None and bool(label.said) and label.rejected == label.said[0].message
 
 
 def _bare(row: Mapping[str, Any]) -> dict[str, Any]:

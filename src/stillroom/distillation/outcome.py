@@ -86,7 +86,7 @@ def lines_of(outcome: Outcome, data: str) -> list[str]:
     lines += [f"{name} rows: {_words(part)}" for name, part in _parts(outcome)]
     if outcome.calls:
         lines.append(
-            f"teacher: {outcome.calls:,} answers, {outcome.prompt_tokens:,} + {outcome.completion_tokens:,} tokens, "
+            f"labels: {outcome.calls:,} answers, {outcome.prompt_tokens:,} + {outcome.completion_tokens:,} tokens, "
             f"{outcome.cost_usd:.6f} USD"
         )
     lines.append(f"trained: {outcome.trained_tokens:,} tokens, {outcome.training_cost_usd:.6f} USD; job {outcome.job}")

@@ -71,7 +71,8 @@ def read(given: Path | Mapping[str, Any], settings: Settings) -> Spec:
 
 def _parsed(path: Path) -> Any:
     try:
-        return yaml.load(path.read_bytes(), _Loader)  # noqa: S506 - a safe loader, but for keys written twice
+        with path.open("rb") as file:
+            return yaml.load(file, _Loader)  # noqa: S506 - a safe loader that also refuses keys written twice
     except FileNotFoundError:
         raise InvalidJobFile(f"There is no file {path}.", param="file") from None
     except OSError as error:
@@ -84,11 +85,13 @@ class _Loader(yaml.SafeLoader):
     """Refuses a key that is written twice in one table; YAML's own would drop the first without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        if twice := [key for place, key in enumerate(keys) if key in keys[:place]]:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"`{twice[0]}` is written twice; leave one out", node.start_mark
-            )
+        seen: set[Any] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"`{key.value}` is written twice; leave one out", key.start_mark
+                )
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
@@ -109,7 +112,7 @@ class _Reader:
         is_azure = "data_generation_type" in top or "training_data" in top
         training, validation = Sources(top, self._folder).read(is_azure)
         teacher, endpoint = self._teacher(training, is_azure)
-        student_key, student = self._student()
+        student_key, student = self._student(is_azure)
         curation = top.table("curation")
         samples, judge = self._best_of(curation)
         method, hyperparameters, learning_rate = self._method()
@@ -265,11 +268,11 @@ class _Reader:
             asked.refuse("endpoint", f"is {written(endpoint)}; expected an http(s) address.")
         return name or None, Teacher(base_url=endpoint, api_key=asked.text("api_key"), model=name)
 
-    def _student(self) -> tuple[str, str]:
+    def _student(self, is_azure: bool) -> tuple[str, str]:
         top = self._top
         if "student" in top and "student_model" in top:
             top.refuse("student", "stands beside `student_model`. Leave one out.")
-        key = "student" if "student" in top else "student_model"
+        key = "student_model" if "student_model" in top or (is_azure and "student" not in top) else "student"
         given = top.text(key, needed=f"write the name of a student, such as {SCRATCH}.")
         registered = REGISTRY.fullmatch(given)
         name = registered[1] if registered else given

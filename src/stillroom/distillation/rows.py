@@ -19,7 +19,7 @@ import msgspec
 from stillroom import auth
 from stillroom.assembly import Platform
 from stillroom.clock import moment
-from stillroom.completions import table
+from stillroom.completions import soft_labels, table
 from stillroom.datasets import answers
 from stillroom.datasets.check import BYTE_ORDER_MARK, ROLES
 from stillroom.datasets.selection import example
@@ -92,7 +92,7 @@ def _part(spec: Spec, part: str, source: Source, platform: Platform, problems: P
 def _values(spec: Spec, source: Source, part: str, platform: Platform, problems: Problems) -> Iterator[tuple[str, Any]]:
     """Each row as it stands there, with words for its place; text instead of a row says why it is none."""
     if source.kind is Kind.STORED_COMPLETIONS:
-        rows = _stored(source, platform, keep_reasoning=spec.teacher is None and spec.reasoning is Reasoning.KEEP)
+        rows = _stored(source, platform, _own_style(spec) if spec.teacher is None else answers.PLAIN)
     elif source.kind is Kind.JSONL:
         assert source.path is not None
         rows = _lines(source.path)
@@ -136,8 +136,15 @@ def _of_table(source: Source, part: str, problems: Problems) -> Iterator[tuple[s
             yield line.replace("line", "row"), values
 
 
-def _stored(source: Source, platform: Platform, *, keep_reasoning: bool) -> Iterator[tuple[str, Any]]:
-    style = answers.Style(reasoning=answers.Reasoning.KEEP if keep_reasoning else answers.Reasoning.STRIP)
+def _own_style(spec: Spec) -> answers.Style:
+    """How the answers that are there become the student's."""
+    keeps = spec.reasoning is Reasoning.KEEP
+    return answers.Style(
+        reasoning=answers.Reasoning.KEEP if keeps else answers.Reasoning.STRIP, soft_labels=spec.asks_logprobs
+    )
+
+
+def _stored(source: Source, platform: Platform, style: answers.Style) -> Iterator[tuple[str, Any]]:
     asked = source.filter
     chosen = table.Filter(
         model=asked["model"],
@@ -148,7 +155,8 @@ def _stored(source: Source, platform: Platform, *, keep_reasoning: bool) -> Iter
     )
     with platform.database.read() as connection:
         for stored in table.walk(connection, auth.DEFAULT_PROJECT, chosen):
-            row = example(stored, style)
+            labels = soft_labels.of_one(connection, stored.number) if style.soft_labels else None
+            row = example(stored, style, labels)
             if row is not None:
                 yield f"completion {stored.number}", row
 

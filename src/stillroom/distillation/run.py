@@ -144,6 +144,8 @@ async def _distill(asked: Asked, platform: Platform) -> Outcome:
             # 3. Files.
             files = await asyncio.to_thread(examples.write, spec, journal, platform)
             tell(f"{files.training_rows} rows to train on, {files.validation_rows} to validate with: {journal.folder}")
+            if files.alike:
+                tell(f"{files.alike} rows make no pair: teacher and student said the same.")
             # 4. The job.
             trained = await job.see_through(spec, journal, platform, files, tell)
             # 5. What came of it.

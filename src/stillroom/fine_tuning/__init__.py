@@ -1,6 +1,6 @@
 """Fine-tuning jobs: asked for (`order`, `method`), owned (`owner`), recorded by whoever runs them (`record`)."""
 
-from stillroom.fine_tuning.method import Hyperparameters, method_asked, wanted_of
+from stillroom.fine_tuning.method import ITSELF, Hyperparameters, method_asked, wanted_of
 from stillroom.fine_tuning.order import Order, parse_order
 from stillroom.fine_tuning.owner import FineTuning
 from stillroom.fine_tuning.progress import Figures, Progress
@@ -17,6 +17,7 @@ from stillroom.fine_tuning.record import (
 from stillroom.fine_tuning.table import KIND, Checkpoint, Event, Job, get_job
 
 __all__ = [
+    "ITSELF",
     "KIND",
     "Checkpoint",
     "Event",

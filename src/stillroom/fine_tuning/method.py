@@ -20,6 +20,9 @@ AUTO = ("auto", -1, None)  # Azure's documents spell "auto" as -1
 MODULE = re.compile(r"[A-Za-z0-9_.]{1,128}")
 MOST_TARGETS = 64
 REINFORCEMENT = "reinforcement"
+ITSELF = "self"  # the teacher of an on-policy job that has no other
+INNER = {MethodType.ON_POLICY: ("hyperparameters", "teacher")}
+"""What a method's own object takes, where that is more than hyperparameters."""
 
 
 class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +61,8 @@ class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
 def method_asked(body: Mapping[str, Any]) -> tuple[MethodType, Hyperparameters]:
     """The method that a request's body asks for, and its hyperparameters, in either place. Raises InvalidRequest
     naming the first wrong field."""
-    method, inside = _method(body.get("method"))
+    method, own = _method(body.get("method"))
+    inside = optional_object(own, "hyperparameters", f"method.{method}.hyperparameters")
     outside = optional_object(body, "hyperparameters", "hyperparameters")
     for name in sorted(set(outside) & set(inside)):
         if outside[name] != inside[name]:
@@ -70,13 +74,25 @@ def method_asked(body: Mapping[str, Any]) -> tuple[MethodType, Hyperparameters]:
     return method, _hyperparameters(method, {**outside, **inside})
 
 
+def teacher_asked(body: Mapping[str, Any]) -> str | None:
+    """The model that is to judge what the student of an on-policy job says; None: the student itself."""
+    method, own = _method(body.get("method"))
+    teacher = own.get("teacher")
+    if teacher is not None and (not isinstance(teacher, str) or not teacher):
+        param = f"method.{method}.teacher"
+        raise InvalidRequest(
+            f"Invalid '{param}': {written(teacher)}. Expected the name of a model, or \"{ITSELF}\".", param=param
+        )
+    return None if teacher == ITSELF else teacher
+
+
 def wanted_of(asked: Hyperparameters) -> student.Hyperparameters:
     """The same for the trainer's rules."""
     return student.Hyperparameters.from_json(msgspec.to_builtins(asked))
 
 
 def _method(value: Any) -> tuple[MethodType, dict[str, Any]]:
-    """The method and the hyperparameters that stand in it."""
+    """The method, and the object that it has of its own."""
     if value is None:
         return MethodType.SUPERVISED, {}
     if not isinstance(value, dict):
@@ -100,14 +116,15 @@ def _method(value: Any) -> tuple[MethodType, dict[str, Any]]:
                 param=f"method.{name}",
             )
     inner = optional_object(value, method.value, f"method.{method}")
-    for name in sorted(set(inner) - {"hyperparameters"}):
+    takes = INNER.get(method, ("hyperparameters",))
+    for name in sorted(set(inner) - set(takes)):
         raise InvalidRequest(
-            f"Unknown parameter: 'method.{method}.{shortened(name)}'. It takes 'hyperparameters' alone; numbers such as "
-            "'n_epochs' belong into that.",
+            f"Unknown parameter: 'method.{method}.{shortened(name)}'. Known are: {', '.join(takes)}; numbers such as "
+            "'n_epochs' belong into 'hyperparameters'.",
             param=f"method.{method}.{shortened(name)}",
             code="unknown_parameter",
         )
-    return method, optional_object(inner, "hyperparameters", f"method.{method}.hyperparameters")
+    return method, inner
 
 
 def _type(value: Any) -> MethodType:

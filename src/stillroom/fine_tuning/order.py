@@ -11,7 +11,7 @@ from typing import Any
 from stillroom.chat import check_metadata
 from stillroom.errors import InvalidRequest
 from stillroom.fine_tuning.integrations import Integration, parse_integrations
-from stillroom.fine_tuning.method import Hyperparameters, method_asked, written
+from stillroom.fine_tuning.method import Hyperparameters, method_asked, teacher_asked, written
 from stillroom.student.hyperparameters import MethodType
 
 SUFFIX = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -27,6 +27,8 @@ class Order:
     validation_file: str | None
     method: MethodType
     hyperparameters: Hyperparameters
+    teacher: str | None
+    """Of an on-policy job: who judges what the student says; None: the student itself."""
     suffix: str | None
     seed: int
     metadata: dict[str, str] | None
@@ -54,6 +56,7 @@ def parse_order(body: Mapping[str, Any]) -> Order:
         validation_file=_optional_text(body, "validation_file"),
         method=method,
         hyperparameters=hyperparameters,
+        teacher=teacher_asked(body),
         suffix=_suffix(body.get("suffix")),
         seed=_seed(body.get("seed")),
         metadata=body.get("metadata"),

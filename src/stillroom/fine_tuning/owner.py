@@ -91,6 +91,7 @@ class FineTuning:
             "validation_file": order.validation_file,
             "method": order.method.value,
             "hyperparameters": as_json(order.hyperparameters),
+            "teacher": order.teacher,
             "metadata": as_json(order.metadata) if order.metadata is not None else None,
             "integrations": as_json(order.integrations) if order.integrations else None,
             "result_files": "[]",
@@ -259,6 +260,25 @@ class FineTuning:
             raise TrainingFailed(f"The model '{model}' is gone; it was the base of this job.", param="model")
         return {"name": SCRATCH, "path": None, "revision": None}
 
+    def teacher_reference(self, project: int, teacher: str | None) -> dict[str, Any] | None:
+        """As `base_reference`, of the model that judges what a student says. Raises InvalidRequest for one whose
+        weights are not here."""
+        if teacher is None:
+            return None
+        param = "method.on_policy.teacher"
+        if teacher == SCRATCH:
+            raise InvalidRequest(f"{SCRATCH} has no weights to judge by. Choose a model that has learned.", param=param)
+        try:
+            return self.base_reference(project, teacher, self.base_of(project, teacher))
+        except InvalidRequest:
+            with_weights = ", ".join(sorted(self._settings.students)) or "a fine-tuned model"
+            raise InvalidRequest(
+                f"The weights of '{shortened(teacher)}' are not here, and an on-policy teacher judges every token by them. "
+                f'Choose one of {with_weights}, a fine-tuned model, or "self".',
+                param=param,
+                code="model_not_found",
+            ) from None
+
     def origin_of(self, project: int, model: str, base: str) -> Origin:
         """What a job on the model would start from, as far as it decides what the job may choose."""
         path = self.base_reference(project, model, base)["path"]
@@ -266,6 +286,7 @@ class FineTuning:
 
     def _check_method(self, project: int, order: Order, base: str) -> None:
         """Raises InvalidRequest when the order asks for a way of training that its model cannot have."""
+        self.teacher_reference(project, order.teacher)
         origin = self.origin_of(project, order.model, base)
         method = method_of(wanted_of(order.hyperparameters), origin, order.method)
         student = self._settings.students.get(base, Student())

@@ -85,6 +85,8 @@ class Measurement:
     trained_tokens: int
     setup_seconds: float
     """From starting the process to the first step: loading the base, reading and encoding the files."""
+    begin_seconds: float = 0.0
+    """For what the method looks at before the first step."""
     step_seconds: list[float]
     validation_batch_seconds: float | None
     validation_batches: int
@@ -131,6 +133,7 @@ class Quote:
     warnings: list[str]
     # Quotes from before there were methods do not say.
     method: MethodType = MethodType.SUPERVISED
+    teacher: str | None = None
     dropped_prompt_tokens: int | None = None
 
 
@@ -188,6 +191,7 @@ class Quotes:
             model=order.model,
             training_file=order.training_file if is_kept else None,
             method=order.method,
+            teacher=order.teacher,
             dropped_prompt_tokens=(measurement.dropped_prompt or {}).get("tokens"),
             asked=order.hyperparameters,
             numbers=measurement.hyperparameters,
@@ -294,7 +298,7 @@ def minutes_of(measured: Measurement, checkpoint_seconds: float) -> Minutes:
     epochs = measured.hyperparameters.n_epochs
     assert isinstance(epochs, int)
     saves = min(epochs, CHECKPOINTS_KEPT) + stepping // max(checkpoint_seconds, mean)
-    expected = measured.setup_seconds + stepping + saves * measured.checkpoint_seconds
+    expected = measured.setup_seconds + measured.begin_seconds + stepping + saves * measured.checkpoint_seconds
     count = len(measured.step_seconds)
     spread = statistics.stdev(measured.step_seconds) if count > 1 else mean
     # The mean of `count` steps may be off, and so may the sum of all steps around their true mean.
@@ -321,7 +325,8 @@ def _made_for(connection: Connection, project: int, jobs: Sequence[Job]) -> dict
 
 def _is_for(quote: Quote, job: Job) -> bool:
     """Whether the quote is of what the job was asked to learn by."""
-    return quote.method is job.method and job.hyperparameters in (quote.asked, quote.numbers)
+    same = quote.method is job.method and quote.teacher == job.teacher
+    return same and job.hyperparameters in (quote.asked, quote.numbers)
 
 
 def _is_of(made: Row[Any], job: Job) -> bool:

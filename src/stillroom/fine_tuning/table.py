@@ -58,6 +58,8 @@ fine_tuning_jobs = Table(
     Column("validation_file", String(64)),
     Column("method", String(16), nullable=False, server_default=MethodType.SUPERVISED.value),
     Column("hyperparameters", Text, nullable=False),
+    # The model that judges what the student of an on-policy job says; NULL: the student itself.
+    Column("teacher", String(256)),
     Column("metadata", Text),
     Column("integrations", Text),
     Column("result_files", Text, nullable=False),
@@ -121,6 +123,7 @@ class Job:
     validation_file: str | None
     method: MethodType
     hyperparameters: Hyperparameters
+    teacher: str | None
     metadata: dict[str, str] | None
     integrations: tuple[Integration, ...]
     result_files: list[str]

@@ -144,14 +144,14 @@ class Gateway:
                     answer.close()
         except TimeoutError as error:
             raise self.too_slow(call) from error
-        completion = _parse(data, call.name)
-        logprobs: list[Any] = []
+        told: list[bytes] = []
         if started.wish is not None:
-            data, logprobs = _without_labels(data, completion, started.wish)
+            data, told = _parted(data, started.wish, call.name)
+        completion = _parse(data, call.name)
         if call.request.store:
             data = _with_our_id(data, completion, ids.completion_id(started.number))
         now, answered = self._clock.monotonic(), _kept(call, digest, data)
-        await self.settle(started, completion, Status.COMPLETED, now, answered, logprobs)
+        await self.settle(started, completion, Status.COMPLETED, now, answered, told)
         return Completed(body=data, headers=passed_headers(answer.headers))
 
     async def start(self, call: Call) -> Started:
@@ -181,7 +181,7 @@ class Gateway:
         status: Status,
         first_token: float,
         answer: KeptAnswer | None = None,
-        logprobs: Sequence[Any] = (),
+        logprobs: Sequence[bytes] = (),
     ) -> None:
         """Meters the answer and, when it is to be stored or kept, waits until it is. `logprobs`: of its
         first choice, to be kept with it."""
@@ -196,7 +196,7 @@ class Gateway:
         status: Status,
         first_token: float,
         answer: KeptAnswer | None = None,
-        logprobs: Sequence[Any] = (),
+        logprobs: Sequence[bytes] = (),
     ) -> Future[None] | None:
         """Meters the answer and begins storing it; None when it is neither to be stored nor kept."""
         usage = chat.usage_of(completion, started.call.request)
@@ -269,11 +269,15 @@ def _parse(data: bytes, name: str) -> dict[str, Any]:
     return dict(completion)
 
 
-def _without_labels(data: bytes, completion: dict[str, Any], wish: Wish) -> tuple[bytes, list[Any]]:
-    """The answer as its caller sees it, parsed too, and the logprobs of its first choice."""
-    shown = wish.shown(data, data)
-    logprobs = wish.hide(completion)
-    return msgspec.json.encode(completion) if shown is None else shown, logprobs
+def _parted(data: bytes, wish: Wish, name: str) -> tuple[bytes, list[bytes]]:
+    """The answer as its caller sees it, and the logprobs of its first choice."""
+    parted = wish.part(data, data)
+    shown = parted.shown
+    if shown is None:
+        completion = _parse(data, name)
+        wish.hide(completion)
+        shown = msgspec.json.encode(completion)
+    return shown, [] if parted.told is None else [parted.told]
 
 
 def _with_our_id(data: bytes, completion: dict[str, Any], our_id: str) -> bytes:

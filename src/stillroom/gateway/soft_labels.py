@@ -7,7 +7,7 @@ who asked for none, and no more alternatives than he asked for.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,16 +16,26 @@ import msgspec
 from stillroom.chat import ChatRequest
 
 KEY = re.compile(rb'"logprobs"\s*:\s*')  # inside of a text its quotes would have backslashes
-NONE = b"null"
+NONE, FIRST = b"null", b"0"
 KINDS = ("content", "refusal")
 
 
 class _Choice(msgspec.Struct):
+    index: msgspec.Raw = msgspec.Raw(FIRST)
     logprobs: msgspec.Raw = msgspec.Raw(NONE)
 
 
 class _Choices(msgspec.Struct):
     choices: list[_Choice]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parted:
+    """What the caller sees of an answer's or event's bytes, and the logprobs of its first choice as they are spelled,
+    if it has some. `shown` is None when the JSON is spread over the bytes in such a way that its parts are not found."""
+
+    shown: bytes | None
+    told: bytes | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,33 +51,31 @@ class Wish:
         """Whether the caller sees what the teacher is asked for."""
         return self.own is not None and self.own >= self.alternatives
 
-    def shown(self, data: bytes, payload: bytes) -> bytes | None:
-        """An answer's or an event's bytes as the caller sees them; `payload` is the JSON in them. None when the
-        JSON is spread over them in such a way that its parts are not found."""
-        if self.shows_all:
-            return data
+    def part(self, data: bytes, payload: bytes) -> Parted:
+        """Takes an answer or an event apart; `payload` is the JSON in its bytes. Nothing is parsed that need not be:
+        logprobs are a hundred times larger than the answer."""
+        choices = _choices(payload)
+        told = [(bytes(choice.index), bytes(choice.logprobs)) for choice in choices if bytes(choice.logprobs) != NONE]
+        first = next((logprobs for index, logprobs in told if index == FIRST), None)
+        shown = data if self.shows_all else self._shown(data, [logprobs for _, logprobs in told])
+        return Parted(shown=shown, told=first)
+
+    def hide(self, answer: Mapping[str, Any]) -> None:
+        """Makes a parsed answer or chunk what the caller sees."""
+        for choice in answer.get("choices") or ():
+            if choice.get("logprobs") is not None and not self.shows_all:
+                choice["logprobs"] = msgspec.json.decode(self._cut(msgspec.json.encode(choice["logprobs"])))
+
+    def _shown(self, data: bytes, every: Sequence[bytes]) -> bytes | None:
         parts, at = [], 0
         keys = KEY.finditer(data)
-        for told in _told(payload):
+        for told in every:
             end = next((key.end() for key in keys if key.end() >= at and data.startswith(told, key.end())), None)
             if end is None:
                 return None
             parts += [data[at:end], self._cut(told)]
             at = end + len(told)
         return b"".join([*parts, data[at:]])
-
-    def hide(self, answer: dict[str, Any]) -> list[Any]:
-        """Makes a parsed completion, or chunk, what the caller sees; gives what its first choice had."""
-        content: list[Any] = []
-        for number, choice in enumerate(answer.get("choices") or ()):
-            told = choice.get("logprobs")
-            if told is None:
-                continue
-            if not number and isinstance(told, dict) and isinstance(told.get("content"), list):
-                content = told["content"]
-            if not self.shows_all:
-                choice["logprobs"] = msgspec.json.decode(self._cut(msgspec.json.encode(told)))
-        return content
 
     def _cut(self, told: bytes) -> bytes:
         if self.own is None:
@@ -94,13 +102,11 @@ def wish_of(request: ChatRequest, usual: int) -> Wish | None:
     return None  # of a kind that the teacher must judge
 
 
-def _told(payload: bytes) -> Iterator[bytes]:
-    """Each choice's logprobs as they are spelled, but for those that are null."""
+def _choices(payload: bytes) -> list[_Choice]:
     try:
-        choices = msgspec.json.decode(payload, type=_Choices).choices
-    except msgspec.ValidationError:
-        return  # an error, or the like: it has no choices
-    yield from (told for told in (bytes(choice.logprobs) for choice in choices) if told != NONE)
+        return msgspec.json.decode(payload, type=_Choices).choices
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return []  # an error, or the like: it has none, or whoever parses it will say so
 
 
 def _cut(positions: msgspec.Raw, most: int) -> Iterator[dict[str, msgspec.Raw | list[msgspec.Raw]]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -38,6 +38,7 @@ class Stream:
         self._answer = answer
         self._events = events
         self._chunks: list[dict[str, Any]] = []
+        self._told: list[bytes] = []
         self._first_token = gateway.monotonic()
         self._done = DONE_EVENT
         self._our_id = msgspec.json.encode(ids.completion_id(started.number))
@@ -97,21 +98,22 @@ class Stream:
         chunk = parse_chunk(payload, self._started.call.name)
         if "error" in chunk:
             return event, True
+        shown = self._without_labels(event, payload, chunk)
         self._chunks.append(chunk)
         if is_usage(chunk) and not self._started.call.request.wants_usage:
             return b"", False
-        return self._with_our_id(self._without_labels(event, payload, chunk), chunk), False
+        return self._with_our_id(shown, chunk), False
 
     def _without_labels(self, event: bytes, payload: bytes, chunk: Mapping[str, Any]) -> bytes:
+        """The event as the caller sees it, and so the chunk; what its first choice tells of logprobs is put aside."""
         wish = self._started.wish
         if wish is None or not any(choice.get("logprobs") for choice in chunk.get("choices") or ()):
             return event
-        shown = wish.shown(event, payload)
-        if shown is None:
-            told = msgspec.json.decode(payload)
-            wish.hide(told)
-            shown = b"data: " + msgspec.json.encode(told) + b"\n\n"
-        return shown
+        parted = wish.part(event, payload)
+        wish.hide(chunk)
+        if parted.told is not None:
+            self._told.append(parted.told)
+        return b"data: " + msgspec.json.encode(chunk) + b"\n\n" if parted.shown is None else parted.shown
 
     def _with_our_id(self, event: bytes, chunk: Mapping[str, Any]) -> bytes:
         if not self._started.call.request.store or not isinstance(chunk.get("id"), str):
@@ -131,19 +133,11 @@ class Stream:
         return completion
 
     async def _settle(self, status: Status) -> None:
-        completion = self._completion()
-        told = self._hide(completion)
-        kept = told if status is Status.COMPLETED else ()  # nobody trains on an answer that broke off
-        await self._gateway.settle(self._started, completion, status, self._first_token, logprobs=kept)
+        told = self._told if status is Status.COMPLETED else ()  # nobody trains on an answer that broke off
+        await self._gateway.settle(self._started, self._completion(), status, self._first_token, logprobs=told)
 
     def _keep(self, status: Status) -> Future[None] | None:
-        completion = self._completion()
-        self._hide(completion)
-        return self._gateway.keep(self._started, completion, status, self._first_token)
-
-    def _hide(self, completion: dict[str, Any]) -> Sequence[Any]:
-        """Makes it what the caller saw; gives the logprobs of its first choice that are to be kept."""
-        return () if self._started.wish is None else self._started.wish.hide(completion)
+        return self._gateway.keep(self._started, self._completion(), status, self._first_token)
 
     def _deadline(self) -> float:
         spent = self._gateway.monotonic() - self._started.monotonic

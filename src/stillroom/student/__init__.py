@@ -3,8 +3,9 @@
     script           all of it in two calls, without a server
 
     training/        `launch`, `run` and `measure` are processes: a training job, and its first steps, taken to say how
-                     long it will be. `loop` says which step follows which, `trainer` makes one, on a batch laid out by
-                     `packing` as a `tree`, which `attention` and `losses` compute
+                     long it will be. `loop` says which step follows which, `trainer` makes one, `learning` knows what
+                     each method makes of it; `computation` cuts it into passes, laid out by `packing` as a `tree`, with
+                     `targets`, on which `attention` and `objective` compute one of the `losses`
     serving/         `host` is a process: students behind a chat API, on the batches and caches of `engine`, once
                      `proving` has found each to be the one that was trained
     exporting/       `export` is a process: a model folder as safetensors, adapter or GGUF
@@ -12,11 +13,12 @@
     records/         where a run's figures go, and the report made of them
     bases/           what a student is made from and saved as: `base_models` opens, `adapters`, `precision`,
                      `checkpoint` writes and reads model folders, `identity` knows what a model said when it was trained
-    chats/           `template` is messages <-> token ids and loss mask, the same for training and serving
+    chats/           `template` is messages <-> token ids and loss mask, the same for training and serving; `labels` puts
+                     what a teacher held likely on the student's tokens
     hyperparameters  a job's wishes, its base -> every number, and why; with `manifest` and `events`, all without torch
 
 A room imports only those below it. Needs torch, transformers, peft, accelerate, safetensors and tokenizers (`host` also
-aiohttp, `export` gguf) and, of stillroom, `errors` alone. Knows no database, no jobs, no public HTTP.
+aiohttp, `export` gguf) and, of stillroom, `errors` and `logprobs` alone. Knows no database, no jobs, no public HTTP.
 """
 
 import os

@@ -116,6 +116,7 @@ class FineTune:
             "training_file": str(self._folder / "training.jsonl"),
             "validation_file": str(validation) if self._job.validation_file else None,
             "method": self._job.method,
+            "teacher": self._platform.fine_tuning.teacher_reference(self._job.project, self._job.teacher),
             "hyperparameters": self._asked_hyperparameters(),
             "seed": self._job.seed,
             "threads": settings.threads or os.cpu_count() or 1,

@@ -46,6 +46,7 @@ def _spec(platform: Platform, project: int, order: Order, base: str) -> dict[str
         "training_file": str(platform.files.path(project, order.training_file)),
         "validation_file": str(platform.files.path(project, validation)) if validation else None,
         "method": order.method,
+        "teacher": platform.fine_tuning.teacher_reference(project, order.teacher),
         "hyperparameters": order.hyperparameters,
         "seed": order.seed,
         "threads": settings.threads or os.cpu_count() or 1,

@@ -106,7 +106,8 @@ def test_everything_that_is_wrong_is_told_at_once_with_a_remedy() -> None:
 
 def test_label_generation_needs_training_and_validation_data(folder: Path) -> None:
     path = folder / "distillation_nli.yaml"
-    path.write_text(path.read_text().replace("validation_data:", "resources:").replace("  instance_type", "  type"))
+    both = path.read_text()
+    path.write_text(both.replace("validation_data:\n  type: uri_file\n  path: ./validation_nli.jsonl\n", ""))
     assert "`validation_data` is missing" in problems(path)
 
 

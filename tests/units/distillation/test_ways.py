@@ -15,11 +15,14 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 
 from stillroom import logprobs
+from stillroom.assembly import open_platform
+from stillroom.completions import soft_labels
 from stillroom.config import Settings, Student, Teacher
 from stillroom.distillation import InvalidJobFile, distill, tables
 from stillroom.student.hyperparameters import FROM_NOTHING
 from stillroom.teachers.scripted import Answer, JsonObject, ScriptedTeacher, echo
 from tests.journeys.test_distill_run import until_the_job
+from tests.units.test_export import store
 
 QUESTIONS = [f"question {number}" for number in range(12)]
 Runner = Callable[..., list[dict[str, Any]]]
@@ -139,6 +142,21 @@ def test_rows_that_bring_their_answers_need_no_teacher(
     (tmp_path / "answered.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert labelled(teacher=None, source=str(tmp_path / "answered.jsonl")) == rows
     assert teachers["plain"].calls == 0
+
+
+def test_stored_answers_bring_their_soft_labels_along_when_the_student_learns_from_them(
+    labelled: Runner, tmp_path: Path
+) -> None:
+    with closing(open_platform(Settings(data=str(tmp_path / "data")))) as platform:
+        position = {"token": "yes", "logprob": -0.1, "top_logprobs": [{"token": "yes", "logprob": -0.1}]}
+        packed = soft_labels.pack([json.dumps({"content": [position]}).encode()])
+        assert packed is not None
+        for number in [store(platform, text) for text in QUESTIONS]:
+            platform.writer.write(lambda connection, number=number: soft_labels.add(connection, number, packed))  # type: ignore[misc]
+    stored = {"stored_completions": {}}
+    assert not any("logprobs" in row["messages"][-1] for row in labelled(teacher=None, source=stored))
+    for row in labelled(teacher=None, source=stored, hyperparameters={"soft_label_weight": 0.5}):
+        assert [each.token for each in logprobs.of_message(row["messages"][-1]["logprobs"])] == [b"yes"]
 
 
 def test_tables_are_read_as_they_lie_on_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

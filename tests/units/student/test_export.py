@@ -429,8 +429,15 @@ def test_a_readme_says_how_to_load_it_what_it_came_from_and_whose_licence_holds(
     assert "tiny-llama" in text and "the base model's applies" in text and "bf16" in text
     assert [stage for stage, _, _ in told] == ["opening", "writing", "checking", "checking"]
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "m").dtype == torch.bfloat16
-    export_model(trained["scratch"], tmp_path / "g", "gguf")
+    assert "without the system prompt" not in text
+
+    copy = shutil.copytree(trained["scratch"], tmp_path / "copy")
+    manifest = json.loads((copy / "stillroom.json").read_text())
+    dropped = {"text": "Answer with JSON.", "tokens": 5}
+    (copy / "stillroom.json").write_text(json.dumps({**manifest, "dropped_prompt": dropped}))
+    export_model(copy, tmp_path / "g", "gguf")
     text = (tmp_path / "g" / "README.md").read_text()
+    assert "Trained without the system prompt that its rows began with" in text
     assert "llama-server --jinja -m ft-test-f16.gguf" in text and (tmp_path / "g" / "ft-test-f16.gguf").is_file()
     assert "whoever trained it decides" in text
 

@@ -60,6 +60,7 @@ def test_what_is_planned_is_what_the_run_then_does(tmp_path: Path) -> None:
     assert measured["validation_batches"] == 10 + 2 * 2
     assert measured["validation_batch_seconds"] > 0
     assert measured["checkpoint_seconds"] > 0
+    assert measured["begin_seconds"] < 0.1  # imitation looks at nothing beforehand
 
 
 def test_a_base_of_ones_own_is_measured_too(tmp_path: Path, tiny_base: BaseReference) -> None:

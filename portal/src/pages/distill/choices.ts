@@ -24,7 +24,8 @@ export type Source =
   | { kind: "ids"; ids: string[] | null }
   | { kind: "file"; file: string; validation: string | null };
 
-export type Method = "supervised" | "dpo";
+export const METHODS = ["supervised", "dpo", "on_policy"] as const;
+export type Method = (typeof METHODS)[number];
 
 export interface Choices {
   source: Source;
@@ -36,6 +37,8 @@ export interface Choices {
   suffix: string;
   /** What the rows are, and so what is learned from them: pairs are known by looking at their file. */
   method: Method;
+  /** Of on-policy distillation: the model that judges what the student says; "" is the student itself. */
+  judge: string;
   dropPrompt: boolean;
   /** From 0 to 1, as it was typed; "" is plain imitation. */
   softLabels: string;
@@ -69,11 +72,12 @@ export function choicesOf(address: URLSearchParams): Choices {
   const given = (name: HyperparameterName) => (typed(name) === "auto" ? "" : typed(name));
   const share = address.get("held_back");
   const source = sourceOf(address);
-  const method = source.kind === "file" && address.get("method") === "dpo" ? "dpo" : "supervised";
+  const method = methodIn(address, source);
   return {
     source,
     curation: curationOf(address),
     method,
+    judge: method === "on_policy" ? typed("teacher") : "",
     dropPrompt: address.get("system_prompt") === "drop",
     softLabels: method === "supervised" ? typed("soft_label_weight") : "",
     share: share !== null && Number.isFinite(Number(share)) ? within(Number(share), 0, LARGEST_SHARE) : null,
@@ -88,6 +92,11 @@ export function choicesOf(address: URLSearchParams): Choices {
     },
     jobSeed: typed("job_seed"),
   };
+}
+
+function methodIn(address: URLSearchParams, source: Source): Method {
+  const named = METHODS.find((method) => method === address.get("method")) ?? "supervised";
+  return named === "dpo" && source.kind !== "file" ? "supervised" : named;
 }
 
 function sourceOf(address: URLSearchParams): Source {
@@ -167,14 +176,14 @@ export function selectionOf(choices: Choices, rows: number) {
   };
 }
 
-export function methodOf({ method, hyperparameters: typed, dropPrompt, softLabels }: Choices) {
+export function methodOf({ method, judge, hyperparameters: typed, dropPrompt, softLabels }: Choices) {
   const numbers = hyperparametersOf(method).map((name) => [name, typed[name] === "" ? "auto" : Number(typed[name])]);
   const hyperparameters = {
     ...Object.fromEntries(numbers),
     ...(dropPrompt ? { system_prompt: "drop" } : {}),
     ...(Number(softLabels) > 0 ? { soft_label_weight: Number(softLabels) } : {}),
   };
-  return { type: method, [method]: { hyperparameters } };
+  return { type: method, [method]: { hyperparameters, ...(judge ? { teacher: judge } : {}) } };
 }
 
 function within(value: number, least: number, most: number): number {

@@ -1,21 +1,23 @@
 // How the student learns: which method its rows allow, without its system prompt, and from more than the words.
 
 import { useText } from "../../i18n";
-import { Badge, Check, TextInput, useFormat } from "../../ui";
+import { Badge, Check, Select, TextInput, useFormat } from "../../ui";
 import { guessedTokens } from "../playground/answer";
-import { isWeight, type Method } from "./choices";
+import { useStudents } from "./asking";
+import { isWeight, METHODS, type Method } from "./choices";
 import styles from "./distill.module.css";
 import type { StepProps } from "./step";
 import { type Traits, useTraits } from "./traits";
 
-const METHODS: Method[] = ["supervised", "dpo"];
+const SCRATCH = "scratch-small";
 const PROMPT_SHOWN = 160;
 const HALF = "0.5";
 
-export function MethodChoice({ choices, set }: StepProps) {
+export function MethodChoice({ choices, student, set }: StepProps) {
   const t = useText();
   const { data } = useTraits(choices.source);
   const isStored = choices.source.kind !== "file";
+  const isOpen = (method: Method) => (method === "dpo") === (choices.method === "dpo");
   return (
     <>
       <fieldset className={styles.students}>
@@ -26,22 +28,45 @@ export function MethodChoice({ choices, set }: StepProps) {
               type="radio"
               name="method"
               checked={method === choices.method}
-              disabled={method !== choices.method}
-              readOnly
+              disabled={!isOpen(method)}
+              onChange={() => set({ method: method === "supervised" ? null : method })}
             />
             <span className={styles.about}>
               <span className="row">
                 <strong>{t(`distill.method_${method}`)}</strong>
-                {method !== choices.method && <Badge>{t("distill.method_not_these_rows")}</Badge>}
+                {!isOpen(method) && <Badge>{t("distill.method_not_these_rows")}</Badge>}
               </span>
               <span className="small">{t(`distill.about_method_${method}`)}</span>
             </span>
           </label>
         ))}
       </fieldset>
+      {choices.method === "on_policy" && <Judge chosen={choices.judge} student={student} set={set} />}
       <DropPrompt chosen={choices.dropPrompt} prompt={data?.prompt ?? null} set={set} />
       {choices.method === "supervised" && <SoftLabels typed={choices.softLabels} {...{ data, isStored, set }} />}
     </>
+  );
+}
+
+/** Who judges what the student says: a model whose weights are here, other than one that knows nothing. */
+function Judge({ chosen, student, set }: { chosen: string } & Pick<StepProps, "student" | "set">) {
+  const t = useText();
+  const models = useStudents();
+  const names = (models.data ?? []).map((model) => model.name).filter((name) => name !== SCRATCH && name !== student);
+  const known = chosen && !names.includes(chosen) ? [chosen, ...names] : names;
+  return (
+    <div className={styles.narrow}>
+      <Select
+        label={t("distill.on_policy_teacher")}
+        hint={t("distill.on_policy_teacher_hint")}
+        choices={[
+          { value: "", label: t("distill.on_policy_itself") },
+          ...known.map((name) => ({ value: name, label: name })),
+        ]}
+        value={chosen}
+        onChange={(event) => set({ teacher: event.target.value || null })}
+      />
+    </div>
   );
 }
 

@@ -90,8 +90,13 @@ function Plan({ choices, rows, student, training, validation }: StepProps) {
 }
 
 /** What is asked of the method besides its numbers. */
-function extrasOf({ dropPrompt, softLabels }: Choices, t: ReturnType<typeof useText>): [string, string][] {
+function extrasOf(
+  { method, judge, dropPrompt, softLabels }: Choices,
+  t: ReturnType<typeof useText>,
+): [string, string][] {
+  const teacher = judge || t("distill.on_policy_itself");
   return [
+    ...(method === "on_policy" ? [[t("distill.on_policy_teacher"), teacher] as [string, string]] : []),
     ...(dropPrompt ? [[t("distill.system_prompt"), t("distill.prompt_dropped")] as [string, string]] : []),
     ...(Number(softLabels) > 0 ? [[t("distill.soft_labels"), softLabels] as [string, string]] : []),
   ];

@@ -40,12 +40,12 @@ export function useTraits(source: Source) {
 /** A file says itself what its rows are, and so which method learns from them. */
 export function useMethodOfFile({ source, method }: Choices, set: StepProps["set"]): void {
   const { data } = useTraits(source);
-  const found = data?.arePairs ? "dpo" : "supervised";
-  const isOther = source.kind === "file" && data !== undefined && found !== method;
+  const arePairs = data?.arePairs ?? false;
+  const isOther = source.kind === "file" && data !== undefined && arePairs !== (method === "dpo");
   // biome-ignore lint/correctness/useExhaustiveDependencies: `set` is another function each time
   useEffect(() => {
-    if (isOther) set({ method: found === "dpo" ? "dpo" : null });
-  }, [isOther, found]);
+    if (isOther) set({ method: arePairs ? "dpo" : null });
+  }, [isOther, arePairs]);
 }
 
 function traitsOf(rows: Row[]): Traits {

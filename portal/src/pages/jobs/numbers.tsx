@@ -5,7 +5,7 @@ import { useText } from "../../i18n";
 import { useFormat } from "../../ui";
 import { useAuto, useQuoteComparison } from "./asking";
 import styles from "./jobs.module.css";
-import { hasEnded, methodOf } from "./state";
+import { hasEnded, ITSELF, methodOf } from "./state";
 
 const NAMES = ["n_epochs", "batch_size", "learning_rate_multiplier"] as const;
 /** Shown of the jobs that have them. */
@@ -18,6 +18,7 @@ export function Numbers({ one }: { one: Job }) {
   const comparison = useQuoteComparison(one);
   const { job } = one;
   const prompt = job.hyperparameters?.system_prompt;
+  const judge = job.method?.on_policy?.teacher;
   const names = [...NAMES, ...OF_METHODS.filter((name) => job.hyperparameters?.[name])];
   return (
     <section className="card stack" aria-labelledby="numbers">
@@ -35,6 +36,14 @@ export function Numbers({ one }: { one: Job }) {
             <th scope="row">{t("jobs.method")}</th>
             <td colSpan={2}>{t(`jobs.method_${methodOf(job)}`)}</td>
           </tr>
+          {judge !== undefined && (
+            <tr>
+              <th scope="row">{t("jobs.on_policy_teacher")}</th>
+              <td colSpan={2} className="said">
+                {judge === ITSELF ? t("jobs.on_policy_itself") : judge}
+              </td>
+            </tr>
+          )}
           {prompt !== undefined && (
             <tr>
               <th scope="row">{t("jobs.label_system_prompt")}</th>

@@ -5,6 +5,10 @@ import type { Tone } from "../../ui";
 
 export type JobState = FineTuningJob["status"];
 
+const METHODS = ["supervised", "dpo", "on_policy"] as const;
+/** What a job says for the teacher of a student that judges itself. */
+export const ITSELF = "self";
+
 const UNDER_WAY: JobState[] = ["validating_files", "queued", "running"];
 
 /** Whether the job moves by itself, and is worth looking at often. */
@@ -48,7 +52,9 @@ export function secondsTaken(job: FineTuningJob, now: number): number {
 /** The address of the wizard with this job's choices in it, to change some and train again. */
 export function againAddress(job: FineTuningJob, auto: ResolvedHyperparameters["values"] = {}): string {
   const query = new URLSearchParams({ file: job.training_file, student: job.model });
-  if (job.method?.type === "dpo") query.set("method", "dpo");
+  if (methodOf(job) !== "supervised") query.set("method", methodOf(job));
+  const judge = job.method?.on_policy?.teacher;
+  if (judge && judge !== ITSELF) query.set("teacher", judge);
   if (job.validation_file) query.set("validation", job.validation_file);
   if (job.user_provided_suffix) query.set("suffix", job.user_provided_suffix);
   for (const [name, value] of Object.entries(job.hyperparameters ?? {})) {
@@ -61,7 +67,8 @@ export function againAddress(job: FineTuningJob, auto: ResolvedHyperparameters["
 }
 
 /** What a job learns by. */
-export const methodOf = (job: FineTuningJob) => (job.method?.type === "dpo" ? "dpo" : "supervised");
+export const methodOf = (job: FineTuningJob) =>
+  METHODS.find((method) => method === job.method?.type) ?? ("supervised" as const);
 
 /** What a job is called: by its suffix, else by its id. */
 export const nameOf = (job: FineTuningJob): string => job.user_provided_suffix ?? job.id;

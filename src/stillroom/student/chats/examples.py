@@ -232,9 +232,9 @@ def encode_rows(
     `labelled`: with what the teacher held likely, where rows tell."""
     encoded = _encoded(rows, template, param, labelled=labelled)
     for each in encoded:
-        if _length(each) > context_tokens:
+        if each.length > context_tokens:
             raise InvalidTrainingFile(
-                f"Line {_line(each)} has {_length(each)} tokens; the model reads at most {context_tokens}. "
+                f"Line {_line(each)} has {each.length} tokens; the model reads at most {context_tokens}. "
                 'Shorten the row or leave it out, or let the job cut such rows: "long_rows": "truncate".',
                 param=param,
             )
@@ -253,9 +253,13 @@ def encode_rows_cut(
     """The same; of a row that does not fit the model's context, only its beginning. Those that were
     cut are told to `warn`, and so are those that are left out because nothing that is trained would remain."""
     encoded = _encoded(rows, template, param, labelled=labelled)
-    tokens_of = {_line(each): _length(each) for each in encoded if _length(each) > context_tokens}
+    tokens_of = {_line(each): each.length for each in encoded if each.length > context_tokens}
     fitting = [each.cut(context_tokens) for each in encoded]
-    kept = [each for each in fitting if all(any(example.mask[1:]) for example in each.examples)]
+    kept = [
+        each
+        for each in fitting
+        if each.length <= context_tokens and all(any(example.mask[1:]) for example in each.examples)
+    ]
     kept_lines = {_line(each) for each in kept}
     cut = [line for line in tokens_of if line in kept_lines]
     lost = [line for line in tokens_of if line not in kept_lines]
@@ -272,10 +276,6 @@ def encode_rows_cut(
             param=param,
         )
     return kept
-
-
-def _length(encoded: Example | Pair | Question) -> int:
-    return max(len(example.ids) for example in encoded.examples)
 
 
 def _line(encoded: Example | Pair | Question) -> int:

@@ -74,6 +74,11 @@ class Example:
     def examples(self) -> tuple[Example]:
         return (self,)
 
+    @property
+    def length(self) -> int:
+        """Tokens that a model must be able to read."""
+        return len(self.ids)
+
     def cut(self, tokens: int) -> Example:
         """Its beginning; itself if it is no longer than that."""
         if len(self.ids) <= tokens:
@@ -92,6 +97,10 @@ class Pair:
     def examples(self) -> tuple[Example, Example]:
         return self.preferred, self.other
 
+    @property
+    def length(self) -> int:
+        return max(self.preferred.length, self.other.length)
+
     def cut(self, tokens: int) -> Pair:
         return Pair(preferred=self.preferred.cut(tokens), other=self.other.cut(tokens))
 
@@ -106,6 +115,10 @@ class Question:
     @property
     def examples(self) -> tuple[Example]:
         return (self.answered,)
+
+    @property
+    def length(self) -> int:
+        return max(self.answered.length, len(self.taught) + sum(self.answered.mask))
 
     @property
     def prompt(self) -> array[int]:

@@ -199,6 +199,7 @@ class _Export:
             where=where + (f", revision {base.revision}" if base.revision else ""),
             precision=self.precision,
             licence=_LICENCE if base.path else _OWN_WEIGHTS,
+            asked=_WITHOUT_ITS_PROMPT if self._artefact.dropped_prompt else "",
             agreement=_told(self.agreement),
         )
 
@@ -251,8 +252,10 @@ README = """# {name}
 - Fine-tuned from: {base} ({where})
 - Weights: {precision}
 - {licence}
-
+{asked}
 {agreement}
+"""
+_WITHOUT_ITS_PROMPT = """- Trained without the system prompt that its rows began with, and to be asked without one
 """
 _LICENCE = "Licence: the base model's applies to these weights as well; see where it comes from."
 _OWN_WEIGHTS = "Licence: whoever trained it decides."

@@ -31,6 +31,7 @@ from stillroom.student.training.losses import (
 )
 
 REFERENCE = "reference_P"
+LOSS_BEFORE = "loss_before_1"
 AVERAGED = "averaged."
 FOLLOWS = 0.02
 """Of the way to the student's weights, that those of the teacher it is itself go with every step."""
@@ -53,9 +54,10 @@ class Learned:
 class Learning(Protocol):
     """One method, of one student."""
 
-    def begin(self, lessons: Sequence[Any], kept: dict[str, Tensor]) -> None:
-        """Before the first step, or the first of a run that goes on: all that will be learned from or looked at.
-        What cannot be found out later goes into `kept`, which is saved with the run, and is found there again."""
+    def begin(self, lessons: Sequence[Any], looked_at: Sequence[Any], kept: dict[str, Tensor]) -> str | None:
+        """Before the first step, or the first of a run that goes on: all that will be learned from, and looked at.
+        What cannot be found out later goes into `kept`, which is saved with the run, and is found there again. Gives
+        what the run's owner should know of its beginning."""
 
     def learn(self, lessons: Sequence[Any]) -> Learned:
         """Adds a step's gradients to the parameters'."""
@@ -91,7 +93,7 @@ class Imitation:
     def __init__(self, computation: Computation) -> None:
         self._computation = computation
 
-    def begin(self, lessons: Sequence[Example], kept: dict[str, Tensor]) -> None:
+    def begin(self, lessons: Sequence[Example], looked_at: Sequence[Example], kept: dict[str, Tensor]) -> None:
         """Everything is in the examples."""
 
     def learn(self, lessons: Sequence[Example]) -> Learned:
@@ -117,11 +119,12 @@ class Preference:
         self._beta = beta
         self._reference: dict[Pair, float] = {}
 
-    def begin(self, lessons: Sequence[Pair], kept: dict[str, Tensor]) -> None:
+    def begin(self, lessons: Sequence[Pair], looked_at: Sequence[Pair], kept: dict[str, Tensor]) -> None:
         """Keeps by how much the student preferred each better answer when it began."""
+        pairs = [*lessons, *looked_at]
         if REFERENCE not in kept:
-            kept[REFERENCE] = self._preferred_by(lessons)
-        self._reference = dict(zip(lessons, kept[REFERENCE].tolist(), strict=True))
+            kept[REFERENCE] = self._preferred_by(pairs)
+        self._reference = dict(zip(pairs, kept[REFERENCE].tolist(), strict=True))
 
     def learn(self, lessons: Sequence[Pair]) -> Learned:
         margins_P = self._margins(lessons).requires_grad_()
@@ -174,11 +177,16 @@ class OnPolicy:
         trained = {} if teacher else computation.named()
         self._averaged = {name: parameter.detach().clone() for name, parameter in trained.items()}
 
-    def begin(self, lessons: Sequence[Question], kept: dict[str, Tensor]) -> None:
-        """Keeps the teacher's weights."""
+    def begin(self, lessons: Sequence[Question], looked_at: Sequence[Question], kept: dict[str, Tensor]) -> str | None:
+        """Keeps the teacher's weights, and what there is to forget."""
         for name, averaged in self._averaged.items():
             averaged.copy_(kept.get(AVERAGED + name, averaged))
             kept[AVERAGED + name] = averaged
+        if LOSS_BEFORE in kept or not looked_at:
+            return None
+        loss = self.look(looked_at).loss
+        kept[LOSS_BEFORE] = torch.tensor([loss])
+        return f"Before the first step, the loss on the answers of the validation file is {loss:.4f}."
 
     def learn(self, lessons: Sequence[Question]) -> Learned:
         trained = self._computation.named()

@@ -77,11 +77,11 @@ def train(run: Run, *, emit: Emit, stop: Callable[[], bool]) -> None:
         progress = _resumed(run, trainer, emit)
         begun = progress.passes if progress else kept_plan(run.folder / "resume", run.fingerprint)
     _check_same_step(run.processes, progress)
-    lessons = [*run.train, *run.valid]
-    trainer.plan(lessons, begun, limit_bytes=run.memory_bytes)
+    trainer.plan([*run.train, *run.valid], begun, limit_bytes=run.memory_bytes)
     if run.processes.is_first and begun is None:
         keep_plan(run.folder / "resume", run.fingerprint, trainer.passes)
-    trainer.begin(lessons)
+    if note := trainer.begin(run.train, run.valid):
+        emit({"type": "message", "level": "info", "message": note})
     done = progress or Progress(step=0, fingerprint=run.fingerprint, metrics={}, passes=trainer.passes)
     with _record(run, after_step=done.step, emit=emit) as record:
         emit(_started(run, progress))

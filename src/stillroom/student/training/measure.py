@@ -8,8 +8,9 @@ run's own first steps are taken, timed and forgotten. Standard output carries JS
     message     level (info, warn), message
     then one of measured, error (code, message, param)
 
-    measured    step_seconds (one number a step, behind a warm-up step), validation_batch_seconds (null
-                without a validation file), validation_batches (in the whole run), checkpoint_seconds
+    measured    begin_seconds (for what the method looks at before the first step), step_seconds (one number a
+                step, behind a warm-up step), validation_batch_seconds (null without a validation file),
+                validation_batches (in the whole run), checkpoint_seconds
 
 Streams, signals and exit codes are those of `run`. Owns how long it may take and when it has seen enough.
 """
@@ -59,6 +60,7 @@ def measure(folder: Path, emit: Emit, stopping: threading.Event) -> None:
     emit(_planned(run))
     trainer = Trainer(run.student, run.numbers, emit=emit, teacher=run.teacher)
     trainer.plan([*run.train, *run.valid], None, limit_bytes=run.memory_bytes)
+    beginning = _begin_seconds(run, trainer)
     seconds: list[float] = []
     figures: Figures = {}
     for step, batch in _first_batches(run, trainer):
@@ -76,6 +78,7 @@ def measure(folder: Path, emit: Emit, stopping: threading.Event) -> None:
     emit(
         {
             "type": "measured",
+            "begin_seconds": beginning,
             "step_seconds": seconds,
             "validation_batch_seconds": _validation_seconds(run, trainer),
             "validation_batches": _validation_batches(run),
@@ -113,6 +116,15 @@ def _is_enough(seconds: list[float]) -> bool:
         return False
     error = statistics.stdev(seconds) / math.sqrt(len(seconds))
     return error <= ENOUGH_ERROR * statistics.mean(seconds)
+
+
+def _begin_seconds(run: Run, trainer: Trainer) -> float:
+    """As long as a batch of both files takes, for all batches."""
+    some, looked_at = (lessons[: run.numbers.batch_size] for lessons in (run.train, run.valid))
+    began = time.perf_counter()
+    trainer.begin(some, looked_at)
+    share = (len(some) + len(looked_at)) / (len(run.train) + len(run.valid))
+    return (time.perf_counter() - began) / share
 
 
 def _validation_seconds(run: Run, trainer: Trainer) -> float | None:

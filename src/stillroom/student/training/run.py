@@ -58,7 +58,7 @@ from stillroom.student.chats.examples import (
     system_prompt_of,
     without_system_prompt,
 )
-from stillroom.student.chats.template import Lesson, Question, examples_of
+from stillroom.student.chats.template import ChatTemplate, Lesson, Question, examples_of
 from stillroom.student.child import as_child, failure_of, is_alone_by_mistake, is_first
 from stillroom.student.events import Emit
 from stillroom.student.hyperparameters import (
@@ -147,7 +147,8 @@ def open_run(folder: Path, emit: Emit) -> Run:
         warn("accelerate has started one process only: without a GPU it starts several with --multi_gpu.")
     for note in (*student.notes, *without_effect(spec.hyperparameters, student.method), *_doubts(spec, student)):
         warn(note)
-    encode = partial(_encoded, spec=spec, student=student, warn=warn)
+    context_tokens = min(each.context_tokens for each in (student, teacher) if each)
+    encode = partial(_encoded, spec=spec, template=student.template, context_tokens=context_tokens, warn=warn)
     lessons = encode(data.rows, param="training_file")
     valid = encode(data.valid_rows, param="validation_file") if data.valid_rows else []
     return Run(
@@ -268,12 +269,18 @@ def _soft(spec: Spec) -> float:
 
 
 def _encoded(
-    rows: Sequence[AnyRow[Any]], *, param: str, spec: Spec, student: Student, warn: Callable[[str], None]
+    rows: Sequence[AnyRow[Any]],
+    *,
+    param: str,
+    spec: Spec,
+    template: ChatTemplate,
+    context_tokens: int,
+    warn: Callable[[str], None],
 ) -> list[Any]:
     encode: Callable[..., list[Any]] = encode_rows
     if long_rows_of(spec.hyperparameters) is LongRows.TRUNCATE:
         encode = partial(encode_rows_cut, warn=warn)
-    return encode(rows, student.template, context_tokens=student.context_tokens, param=param, labelled=_soft(spec) > 0)
+    return encode(rows, template, context_tokens=context_tokens, param=param, labelled=_soft(spec) > 0)
 
 
 def read_spec(folder: Path) -> Spec:

@@ -69,9 +69,10 @@ class Trainer:
         if self._teacher:
             self._teacher.do_as(self.computation)
 
-    def begin(self, lessons: Sequence[Lesson]) -> None:
-        """Lets the method look at all lessons, with the weights that the run begins or goes on with."""
-        self._learning.begin(lessons, self.kept)
+    def begin(self, lessons: Sequence[Lesson], looked_at: Sequence[Lesson]) -> str | None:
+        """Lets the method see all lessons, and what is only looked at, with the weights that the run begins or goes on
+        with. Gives what the run's owner should know of that."""
+        return self._learning.begin(lessons, looked_at, self.kept)
 
     def step(self, number: int, lessons: Sequence[Lesson]) -> Figures:
         """One update."""

@@ -18,7 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--until-stdin-closes", action="store_true")
     options = parser.parse_args(arguments)
     seconds = options.seconds_per_answer
-    with ScriptedTeacher(in_form(triage_expert), port=options.port, first_token_seconds=seconds, record=False) as teacher:
+    with ScriptedTeacher(
+        in_form(triage_expert), port=options.port, first_token_seconds=seconds, record=False
+    ) as teacher:
         print(teacher.url, flush=True)  # noqa: T201
         try:
             if options.until_stdin_closes:

@@ -19,6 +19,7 @@ def upgrade() -> None:
     op.add_column(
         "fine_tuning_jobs", sa.Column("method", sa.String(length=16), nullable=False, server_default="supervised")
     )
+    op.add_column("fine_tuning_jobs", sa.Column("teacher", sa.String(length=256), nullable=True))
     op.create_table(
         "soft_labels",
         sa.Column("completion", ROW_ID, autoincrement=False, nullable=False),
@@ -40,4 +41,5 @@ def downgrade() -> None:
     op.drop_column("models", "dropped_prompt_tokens")
     op.drop_column("models", "dropped_prompt")
     op.drop_table("soft_labels")
+    op.drop_column("fine_tuning_jobs", "teacher")
     op.drop_column("fine_tuning_jobs", "method")
