@@ -12,7 +12,8 @@ neither has seen (see `stillroom.teachers.triage` for what that means), at tempe
     demo         1,000 tickets of the rules with the rules as the system prompt, at "auto": the demo's own task
 
 Preference and on-policy training begin from a student that has imitated half of the rows in half of the steps, and
-have the other half for themselves: what they are given in all is what imitation is given.
+have the other half for themselves: what they are given in all is what imitation is given. On-policy training by the
+teacher needs its tokenizer, so it has an imitation of its own to be compared with.
 
 TRL is asked when it is installed, in an environment of its own (see `train_vs_trl.py`); it trains the same model
 from the same random weights with AdamW at the built-in student's learning rate.
@@ -47,6 +48,8 @@ HELD_OUT = 200
 HELD_OUT_SEED = 1_000_003
 TOP = 20
 RESAMPLES = 2000
+TEACHER = "METHODS_TEACHER"
+"""The environment variable that says where the trained teacher lies."""
 Row = dict[str, Any]
 
 
@@ -71,6 +74,9 @@ class Outcome:
     cpu_seconds: float
 
 
+HALF, LIKE_TEACHER = "imitation, half of it", "imitation, teacher's tokens"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """What is to be learned, and from whom."""
@@ -84,7 +90,16 @@ class Task:
     """None: as many as "auto" takes."""
 
 
-LABELS = ("imitation", "soft labels", "preference", "on-policy", "TRL")
+LABELS = (
+    "imitation",
+    HALF,
+    "soft labels",
+    "preference",
+    "on-policy, itself",
+    "TRL",
+    LIKE_TEACHER,
+    "on-policy, teacher",
+)
 TASKS = {
     "clean": Task(prompt="Triage the ticket.", methods=LABELS),
     "noisy": Task(prompt="Triage the ticket.", methods=LABELS, temperature=1.55),
@@ -182,6 +197,7 @@ def _child(what: str, teacher: Path, told: Path) -> None:
 def _tried(trial: Trial, teacher: Path, folder: Path) -> Outcome:
     from stillroom.student.script import open_student
 
+    os.environ[TEACHER] = str(teacher)
     rows = _lesson(trial, teacher)
     began = time.process_time()
     train = TRAINERS[trial.method]
@@ -332,6 +348,11 @@ def _imitation(rows: Sequence[Row], folder: Path, seed: int, steps: int | None) 
     return _train(rows, folder, seed=seed, steps=steps)
 
 
+def _half(rows: Sequence[Row], folder: Path, seed: int, steps: int) -> Path:
+    """What preference and on-policy training begin with."""
+    return _train(rows[: len(rows) // 2], folder, seed=seed, steps=steps // 2)
+
+
 def _soft_labels(rows: Sequence[Row], folder: Path, seed: int, steps: int | None) -> Path:
     return _train(rows, folder, seed=seed, steps=steps, soft_label_weight=0.5)
 
@@ -345,7 +366,7 @@ def _preference(rows: Sequence[Row], folder: Path, seed: int, steps: int) -> Pat
     from stillroom.student.script import open_student
 
     half = len(rows) // 2
-    begun = _train(rows[:half], folder / "begun", seed=seed, steps=steps // 2)
+    begun = _half(rows, folder / "begun", seed, steps)
     student = open_student(begun)
     said = [student.answer(row["messages"][:2], max_tokens=120) for row in rows[half:]]
     pairs = [_pair(row, other) for row, other in zip(rows[half:], said, strict=True) if other != _answer_of(row)]
@@ -361,9 +382,37 @@ def _pair(row: Row, other: str) -> Row:
 
 
 def _on_policy(rows: Sequence[Row], folder: Path, seed: int, steps: int) -> Path:
+    """The half-taught student is its own teacher."""
+    begun = _half(rows, folder / "begun", seed, steps)
+    return _train(
+        rows[len(rows) // 2 :], folder / "own", seed=seed, steps=steps // 2, base=str(begun), method="on_policy"
+    )
+
+
+def _like_teacher(rows: Sequence[Row], folder: Path, seed: int, steps: int) -> Path:
+    return _train(rows, folder, seed=seed, steps=steps, base=str(_untaught(folder / "untaught", seed)))
+
+
+def _on_policy_of_teacher(rows: Sequence[Row], folder: Path, seed: int, steps: int) -> Path:
+    """The teacher's own weights say what it holds likely at the half-taught student's words."""
     half = len(rows) // 2
-    begun = _train(rows[:half], folder / "begun", seed=seed, steps=steps // 2)
-    return _train(rows[half:], folder / "own", seed=seed, steps=steps // 2, base=str(begun), method="on_policy")
+    untaught = _untaught(folder / "untaught", seed)
+    begun = _train(rows[:half], folder / "begun", seed=seed, steps=steps // 2, base=str(untaught))
+    further = {"base": str(begun), "method": "on_policy", "teacher": os.environ[TEACHER]}
+    return _train(rows[half:], folder / "own", seed=seed, steps=steps // 2, **further)
+
+
+def _untaught(folder: Path, seed: int) -> Path:
+    """Random weights behind the teacher's tokenizer, which on-policy distillation from another model needs."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from stillroom.student.script import open_student
+
+    teacher = Path(os.environ[TEACHER])
+    torch.manual_seed(seed)
+    fresh = AutoModelForCausalLM.from_config(open_student(teacher).student.model.config)
+    return _with_weights(teacher, fresh.eval(), folder)
 
 
 def _by_trl(rows: Sequence[Row], folder: Path, seed: int, steps: int) -> Path:
@@ -420,11 +469,14 @@ def _with_weights(like: Path, model: Any, folder: Path) -> Path:
 
 TRAINERS: Mapping[str, Callable[[Sequence[Row], Path, int, Any], Path]] = {
     "imitation": _imitation,
+    HALF: _half,
     "reasoning kept": _imitation,
     "soft labels": _soft_labels,
     "prompt dropped": _prompt_dropped,
     "preference": _preference,
-    "on-policy": _on_policy,
+    "on-policy, itself": _on_policy,
+    LIKE_TEACHER: _like_teacher,
+    "on-policy, teacher": _on_policy_of_teacher,
     "TRL": _by_trl,
 }
 
@@ -444,7 +496,8 @@ def _print(found: Mapping[tuple[str, str], Sequence[Outcome]]) -> None:
         print("|---|---|---|---|---|")
         for (name, method), outcomes in found.items():
             if name == task:
-                print(f"| {' | '.join(_cells(method, outcomes, found.get((task, 'imitation'))))} |")
+                plain = LIKE_TEACHER if method == "on-policy, teacher" else "imitation"
+                print(f"| {' | '.join(_cells(method, outcomes, found.get((task, plain))))} |")
 
 
 def _cells(method: str, outcomes: Sequence[Outcome], imitation: Sequence[Outcome] | None) -> list[str]:
@@ -452,7 +505,7 @@ def _cells(method: str, outcomes: Sequence[Outcome], imitation: Sequence[Outcome
     return [
         method,
         f"**{statistics.mean(shares):.1%}** ({', '.join(f'{share:.1%}' for share in shares)})",
-        _difference(outcomes, imitation) if imitation and method != "imitation" else "",
+        _difference(outcomes, imitation) if imitation and not method.startswith("imitation") else "",
         f"{statistics.mean(each.prompt_tokens for each in outcomes):.0f}",
         f"{statistics.median(each.cpu_seconds for each in outcomes):.0f}",
     ]

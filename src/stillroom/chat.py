@@ -19,6 +19,7 @@ METADATA_PAIRS = 16
 METADATA_KEY_LETTERS = 64
 METADATA_VALUE_LETTERS = 512
 DONE = b"[DONE]"
+THINKS, HAS_THOUGHT = "<think>", "</think>"
 OURS = "stillroom"  # the field of a request that is meant for nobody else
 NOT_FORWARDED = ("store", "metadata", OURS)  # ours to honour; the teacher would store, or refuse them
 MOST_TOP_LOGPROBS = 20  # that the API has
@@ -125,6 +126,16 @@ class Upstream(Protocol):
 
     async def ask(self, body: bytes) -> Answer:
         """Posts the body. Raises TeacherFailed when no answer's head can be had."""
+
+
+def parted(text: str) -> tuple[str, str]:
+    """The thoughts that a text begins with, when it does, and the answer behind them. A text that broke off before
+    its thoughts had ended has no answer."""
+    begin = text.lstrip()
+    if not begin.startswith(THINKS):
+        return "", text
+    thoughts, _, answer = begin.removeprefix(THINKS).partition(HAS_THOUGHT)
+    return thoughts, answer.lstrip()
 
 
 def decode(data: bytes) -> Any:

@@ -146,11 +146,17 @@ def ask_to_pause(connection: Connection, subject: str) -> bool:
     return connection.execute(statement.values(wish=PAUSE)).rowcount == 1
 
 
-def claim(connection: Connection, worker: str, kinds: Iterable[str], held_back: Collection[int] = ()) -> Claim | None:
+def claim(
+    connection: Connection,
+    worker: str,
+    kinds: Iterable[str],
+    held_back: Collection[int] = (),
+    only: Collection[str] | None = None,
+) -> Claim | None:
     """Takes the oldest queued job of these kinds whose time has come, but for those held back, by their
-    numbers; None when there is none."""
+    numbers, and where `only` has some, one of these subjects; None when there is none."""
     due = jobs.c.not_before <= int(time.time())
-    oldest = _queued(kinds, held_back).where(due).order_by(jobs.c.number).limit(1)
+    oldest = _queued(kinds, held_back, only).where(due).order_by(jobs.c.number).limit(1)
     # One UPDATE ... RETURNING, so that two workers never take the same job.
     statement = (
         update(jobs)
@@ -179,21 +185,18 @@ def claim(connection: Connection, worker: str, kinds: Iterable[str], held_back: 
     )
 
 
-def claimable_from(connection: Connection, kinds: Iterable[str], held_back: Collection[int] = ()) -> int | None:
+def claimable_from(
+    connection: Connection, kinds: Iterable[str], held_back: Collection[int] = (), only: Collection[str] | None = None
+) -> int | None:
     """From when on one of these kinds can be claimed, in seconds since the epoch; None when none is queued
     that is not held back."""
-    return connection.execute(_queued(kinds, held_back).with_only_columns(func.min(jobs.c.not_before))).scalar()
+    return connection.execute(_queued(kinds, held_back, only).with_only_columns(func.min(jobs.c.not_before))).scalar()
 
 
-def queued_besides(connection: Connection, subjects: Collection[str]) -> list[int]:
-    """The numbers of all queued jobs but these."""
-    query = select(jobs.c.number).where(jobs.c.state == State.QUEUED.value, jobs.c.subject.not_in(subjects))
-    return list(connection.execute(query).scalars())
-
-
-def _queued(kinds: Iterable[str], held_back: Collection[int]) -> Select[int]:
+def _queued(kinds: Iterable[str], held_back: Collection[int], only: Collection[str] | None) -> Select[int]:
     query = select(jobs.c.number).where(jobs.c.state == State.QUEUED.value, jobs.c.kind.in_(sorted(kinds)))
-    return query.where(jobs.c.number.not_in(held_back)) if held_back else query
+    query = query.where(jobs.c.number.not_in(held_back)) if held_back else query
+    return query if only is None else query.where(jobs.c.subject.in_(only))
 
 
 def wish_of(connection: Connection, held: Claim) -> str:

@@ -506,7 +506,7 @@ def read_everything(platform: Platform) -> None:
         jobs.claimable_from(connection, ["fine_tuning", "eval_run"])
         jobs.claimable_from(connection, [bulk.KIND], bulk.held_back(connection) or [1])
         jobs.validating(connection, fine_tuning.KIND)
-        jobs.queued_besides(connection, ["nothing"])
+        jobs.claimable_from(connection, ["fine_tuning"], only=["nothing"])
 
 
 def remove_everything(platform: Platform) -> None:

@@ -19,7 +19,9 @@ import pytest
 from aiohttp import web
 
 from stillroom.config import DistillationSettings, Price, Settings, Teacher
-from stillroom.distillation import DistillationFailed, Progress, distill
+from stillroom.distillation import DistillationFailed, InvalidJobFile, Progress, distill, prompts
+from stillroom.distillation.journal import Journal, Label
+from stillroom.distillation.rows import Row
 from stillroom.teachers.scripted import Reply, ScriptedTeacher, Status, echo, in_form
 from tests.journeys.test_distill_run import Enough, until_the_job
 from tests.support import wait_for
@@ -207,6 +209,75 @@ def test_a_budget_is_never_exceeded_and_a_higher_one_goes_on(tmp_path: Path, tea
     assert in_ledger(tmp_path)[0] == COUNT
 
 
+def test_a_budget_without_a_limit_to_answers_sets_one(tmp_path: Path) -> None:
+    told: list[object] = []
+    with (
+        ScriptedTeacher(lambda body: "word " * 20_000) as teacher,
+        pytest.raises(DistillationFailed, match="budget_usd"),
+    ):
+        distill(spec_of(tmp_path, budget_usd=0.15), settings=settings_of(tmp_path, teacher), watch=told.append)
+    assert 0.09 < in_ledger(tmp_path)[1] / 1e12 <= 0.15
+    assert {request["body"]["max_tokens"] for request in teacher.requests} == {4096}
+    assert any("with max_tokens 4096" in str(each) for each in told)
+
+
+def test_a_ratio_that_is_exactly_reached_is_enough(tmp_path: Path) -> None:
+    rows = [Row(name=f"training-{number}", messages=[]) for number in range(100)]
+    journal = Journal(tmp_path, "run")
+    journal.rows = rows
+    for failed, row in enumerate(rows[:-1], start=1):
+        journal.labels[row.name] = Label(row=row.name, failed="so")
+        assert journal.success_ratio("training") == float(f"{1 - failed / 100:.2f}")
+
+
+def test_a_row_is_asked_again_only_for_what_was_not_answered(tmp_path: Path) -> None:
+    turns = [[{"role": "user", "content": f"{turn} {n}"} for turn in ("one", "two")] for n in range(COUNT)]
+    reply = {"role": "assistant", "content": "old"}
+    asked: Counter[str] = Counter()
+
+    def answer(body: dict[str, Any]) -> str:
+        question = body["messages"][-1]["content"]
+        asked[question] += 1
+        return "" if question == "two 7" and asked[question] == 1 else "fine"
+
+    @dataclass(frozen=True)
+    class Second:
+        """The second question of one row is refused."""
+
+        async def send(self, reply: Reply) -> web.StreamResponse:
+            question = reply.question["messages"][-1]["content"]
+            return await (Status(code=400).send(reply) if question == "two 3" else reply.send())
+
+    with ScriptedTeacher(answer) as teacher:
+        teacher.script_lasting(Second())
+        spec, settings = spec_of(tmp_path, task="conversation"), settings_of(tmp_path, teacher)
+        (tmp_path / "rows.jsonl").write_text(
+            "".join(json.dumps({"messages": [one, reply, two, reply]}) + "\n" for one, two in turns)
+        )
+        until_the_job(spec, settings)
+        teacher.script_lasting(None)
+        calls = teacher.calls
+        until_the_job(spec, settings, retry_failed=True)
+        assert teacher.calls == calls + 2
+        assert len(json_lines(labels(tmp_path).with_name("training.jsonl"))) == COUNT
+
+
+def test_answers_to_prompts_of_before_are_not_taken_for_those_to_ours(
+    tmp_path: Path, teacher: ScriptedTeacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, settings = (
+        spec_of(tmp_path, prompt_settings={"enable_chain_of_thought": True}),
+        settings_of(tmp_path, teacher),
+    )
+    until_the_job(spec, settings)
+    lines = labels(tmp_path).read_bytes().splitlines(keepends=True)
+    labels(tmp_path).write_bytes(b"".join(lines[:-8]))
+    newer = prompts.CHAIN_OF_THOUGHT[None].replace("think", "think hard")
+    monkeypatch.setattr(prompts, "CHAIN_OF_THOUGHT", {None: newer})
+    until_the_job(spec, settings)
+    assert teacher.calls == COUNT + 8
+
+
 def test_an_overloaded_teacher_is_asked_for_less_at_once_and_fails_no_row(
     tmp_path: Path, teacher: ScriptedTeacher
 ) -> None:
@@ -251,6 +322,21 @@ def test_a_file_that_asks_for_something_else_begins_a_new_run_and_says_so(
     assert "this is a new run" in told[0]
     assert len(json_lines(labels(tmp_path).parent.with_name("run.before-1") / "labels.jsonl")) == COUNT
     assert teacher.calls == 2 * COUNT
+    # And back, twice, with a mistake in between: nothing is paid again.
+    told.clear()
+    until_the_job(spec, settings)
+    rows = tmp_path / "rows.jsonl"
+    right = rows.read_text()
+    rows.write_text(right + "{broken\n")
+    with pytest.raises(InvalidJobFile, match="line 41"):
+        distill(spec, settings=settings)
+    rows.write_text(right)
+    until_the_job(spec, settings)
+    with pytest.raises(Enough):
+        distill(changed, settings=settings, watch=watch)
+    assert "the run of before that was kept as run.before-" in told[0]
+    assert teacher.calls == 2 * COUNT
+    assert len(list(labels(tmp_path).parent.parent.glob("run*"))) == 2
 
 
 def started(folder: Path) -> subprocess.Popen[str]:

@@ -157,6 +157,13 @@ def test_the_command_makes_a_model_and_says_so_and_does_nothing_when_it_is_repea
     assert outcome["training_cost_usd"] == pytest.approx(outcome["trained_tokens"] / 1e6)
     assert outcome["report"]["kept"] == 40
     assert "`resources.instance_type` has no effect" in run.stderr
+    # A row that failed, and is asked again, is trained on too, even if that is interrupted before the job.
+    labels = folder / "data" / "distillations" / "Distillation-math-llama" / "labels.jsonl"
+    with labels.open("a") as file:
+        file.write(json.dumps({"row": "training-1", "failed": "status 500"}) + "\n")
+    for _ in range(2):
+        until_the_job(folder / "distillation_math.yaml", settings_of(folder), retry_failed=True)
+    assert distill(folder / "distillation_math.yaml", settings=settings_of(folder)).model == outcome["model"]
     calls = azure_teacher.calls
     again = command(folder, "distillation_math.yaml")
     assert "nothing left to do" in again.stderr

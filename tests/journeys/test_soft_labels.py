@@ -252,6 +252,8 @@ def test_a_refusal_that_does_not_say_why_is_tried_without(sea: Sea) -> None:
     sea.teacher.script(Status(code=422))
     assert sea.ask(model="picky-4").choices[0].message.content == TEXT
     assert sea.asked() == [20, None]
+    sea.ask(model="picky-4")
+    assert sea.asked() == [20]  # one odd request says nothing of the next
     sea.teacher.script(Status(code=400), Status(code=400))
     with pytest.raises(BadRequestError, match="told to fail"):
         sea.ask(model="picky-5")
@@ -375,7 +377,9 @@ def test_teachers_are_listed_and_probed_on_the_command_line(sea: Sea) -> None:
     (deep,) = [each for each in sea.get("teachers")["data"] if each["name"] == "deep"]
     assert (deep["top_logprobs"], deep["refuses_above"]) == (20, None)
     run = partial(CliRunner().invoke, app, env={"STILLROOM_DATA": str(sea.server.data)})
-    assert "http://127.0.0.1:9" in run(["teachers", "list"]).stdout
+    # Keys of any project see this: nothing of where teachers are.
+    assert "127.0.0.1" not in str(sea.get("teachers"))
+    assert "deep" in run(["teachers", "list"]).stdout
     away = run(["teachers", "probe", "away"])
     assert away.exit_code == 1
     assert "cannot be reached" in away.stdout

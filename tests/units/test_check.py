@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,7 @@ def test_an_answers_logprobs_may_be_openais_object_or_packed_text(tmp_path: Path
         ("not base64!", "no base64"),
         ("AAAA", "no packed logprobs"),
         (logprobs.as_text(logprobs.pack(WEIGHED["content"])[:-6]), "cut off"),
+        (logprobs.as_text(logprobs.VERSION + zlib.compress(b"\x80\x80\x08" + bytes(600_000))), "at most 100000"),
         ({"content": "b"}, "list `content`"),
         ({"content": [{"token": "b"}]}, "`logprobs.content[0]`"),
         (0.5, "`logprobs` must be an object"),

@@ -79,6 +79,16 @@ def test_jobs_are_claimed_oldest_first_and_once(database: Database) -> None:
     assert [held and held.subject for held in claims] == ["a", "b", None]
 
 
+def test_a_worker_of_one_job_takes_no_other(database: Database) -> None:
+    add(database, "another", "its own")
+    with database.writing.begin() as connection:
+        held = jobs.claim(connection, "worker", KINDS, only=["its own"])
+        assert held is not None
+        assert held.subject == "its own"
+        assert jobs.claim(connection, "worker", KINDS, only=["its own"]) is None
+        assert jobs.claimable_from(connection, KINDS, only=["its own"]) is None
+
+
 def test_a_job_that_is_not_yet_validated_is_not_claimed(database: Database) -> None:
     with database.writing.begin() as connection:
         jobs.enqueue(connection, project=auth.DEFAULT_PROJECT, kind=KINDS[0], subject="a")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import random
+import tracemalloc
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +165,62 @@ def test_bytes_that_unfold_to_more_than_memory_are_refused() -> None:
     bomb = logprobs.VERSION + zlib.compress(bytes(logprobs.MOST_BYTES + 1))
     with pytest.raises(ValueError, match="too much"):
         logprobs.unpack(bomb)
+
+
+def alike(count: int, top: int) -> bytes:
+    """As many tokens with so many alternatives as are said to be there, all alike: few bytes that unfold to many."""
+    entries = count * (top or 1)
+    numbers = logprobs._numbers([count, *[top] * count, *[min(top, 1)] * count])
+    return logprobs.VERSION + zlib.compress(numbers + bytes(3 * entries), 9)
+
+
+@pytest.mark.parametrize(
+    ("count", "top"), [(logprobs.MOST_POSITIONS + 1, 0), (logprobs.MOST_ENTRIES // 1000 + 1, 1000)]
+)
+def test_more_tokens_or_alternatives_than_an_answer_has_are_refused_before_any_is_made(count: int, top: int) -> None:
+    data = alike(count, top)
+    assert len(data) < 10_000
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="at most"):
+        logprobs.unpack(data)
+    most, _ = tracemalloc.get_traced_memory()[1], tracemalloc.stop()
+    assert most < 40_000_000  # what it unfolds to, thrice; the tokens would be some hundred millions
+
+
+def test_to_be_checked_labels_need_not_be_made() -> None:
+    text = logprobs.as_text(alike(2000, 20))
+    used = []
+    for read in (logprobs.check_message, logprobs.of_message):
+        tracemalloc.start()
+        found = read(text)
+        used.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        del found
+    assert used[0] < used[1] / 5
+
+
+def test_an_answer_of_more_tokens_than_can_be_kept_keeps_the_first_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logprobs, "MOST_POSITIONS", 3)
+    monkeypatch.setattr(logprobs, "MOST_ENTRIES", 5)
+    content = [entry(bytes([n]), -1.0, [(bytes([n]), -1.0)]) for n in range(5)]
+    assert [position.token for position in logprobs.unpack(logprobs.pack(content))] == [b"\0", b"\1"]
+    bare = [entry(bytes([n]), -1.0) for n in range(5)]
+    assert len(logprobs.positions(bare)) == len(logprobs.unpack(logprobs.pack(bare))) == 3
+
+
+@given(st.binary(max_size=60))
+@settings(max_examples=60)
+def test_what_is_checked_is_what_can_be_read(plain: bytes) -> None:
+    text = logprobs.as_text(logprobs.VERSION + zlib.compress(plain))
+
+    def refused(read: Callable[[Any], Any]) -> str | None:
+        try:
+            read(text)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    assert refused(logprobs.check_message) == refused(logprobs.of_message)
 
 
 def test_a_row_may_hold_either_form() -> None:

@@ -68,6 +68,9 @@ def test_what_makes_no_pair_is_counted_by_its_reason(platform: Platform) -> None
     store(platform, "cut", message=said("Cu"), finish_reason="length")
     store(platform, "late", status=table.Status.INCOMPLETE)
     store(platform, "mute", message=said(None))
+    for model in ("student", "gpt-4o"):
+        begun = [{"role": "user", "content": "prefilled"}, {"role": "assistant", "content": "{"}]
+        store(platform, "", model=model, message=said(f"{model}}}"), messages=begun)
     found = pairs(platform)
     assert found.count == 10
     assert found.skipped == {
@@ -76,7 +79,9 @@ def test_what_makes_no_pair_is_counted_by_its_reason(platform: Platform) -> None
         "cut_short": 1,
         "incomplete": 1,
         "empty": 1,
+        "prefilled": 2,
     }
+    assert len(made(platform, found)) == 10
 
 
 def test_other_tools_make_another_conversation_and_calls_are_answers(platform: Platform) -> None:
@@ -175,6 +180,8 @@ def answered(question: str, answer: str | None, reference: str, *, passed: bool,
 
 def test_a_runs_pairs_are_what_the_model_answered_otherwise_than_the_teacher(platform: Platform) -> None:
     wrong = [answered(f"q{i}", "wrong", "right", passed=False, tools=TOOLS) for i in range(10)]
+    prefilled = answered("begun", "wrong", "right", passed=False)
+    prefilled["item"]["input"].append(said("ri"))
     run = ran(
         platform,
         *wrong,
@@ -182,11 +189,12 @@ def test_a_runs_pairs_are_what_the_model_answered_otherwise_than_the_teacher(pla
         answered("good", "right", "right", passed=True),
         answered("otherwise", "as right", "right", passed=True),
         answered("mute", None, "right", passed=False),
+        prefilled,
         {**found(0, False), "item": {}, "sample": {"output": [said("x")], "error": None}, "reference": None},
     )
     all_of_them = of_runs(platform.evals, [run])
     assert all_of_them.count == 11
-    assert all_of_them.skipped == {"repeated": 1, "agrees": 1, "unanswered": 1, "no_reference": 1}
+    assert all_of_them.skipped == {"repeated": 1, "agrees": 1, "unanswered": 1, "no_reference": 1, "prefilled": 1}
     failed = of_runs(platform.evals, [run], failed_only=True)
     assert (failed.count, failed.skipped["passed"]) == (10, 1)
     rows = made(platform, failed)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from stillroom import logprobs
 from stillroom.assembly import Platform, open_platform
@@ -56,6 +57,19 @@ def test_soft_labels_are_there_when_the_answer_is(platform: Platform) -> None:
         sizes = soft_labels.sizes(connection, 1)
     assert {number: len(logprobs.unpack(body)) for number, body in kept.items()} == {1: 3}
     assert sizes == soft_labels.Sizes(tokens=3, alternatives=1, bytes=len(kept[1]))
+    platform.close()
+
+
+@pytest.mark.parametrize("told", [b'{"content":[', b'{"content":[{"token":"\\ud800","logprob":-1}]}', b"\xff"])
+def test_labels_that_cannot_be_packed_are_lost_alone(
+    platform: Platform, told: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    Recorder(platform.writer).keep(ENTRY, Price(), new=completion(1), answer=None, logprobs=[*TOLD, told]).result(10)
+    with platform.database.read() as connection:
+        assert table.get(connection, 1, 1) is not None
+        assert soft_labels.of_one(connection, 1) is None
+        assert connection.execute(text("SELECT count(*) FROM ledger")).scalar() == 1
+    assert "stored without its soft labels" in caplog.text
     platform.close()
 
 

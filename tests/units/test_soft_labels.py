@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import text as sql
 
 from stillroom import chat, logprobs
+from stillroom.assembly import open_platform
 from stillroom.completions import soft_labels
+from stillroom.config import Price, Settings
 from stillroom.datasets.answers import Reasoning, Style, has_labels, message_of
-from stillroom.gateway.soft_labels import Parted, Wish, wish_of
+from stillroom.gateway.complete import Call, Completed
+from stillroom.gateway.soft_labels import Parted, Wish, parse, wish_of
+from stillroom.serving.models import Target
 
 HIDDEN = Wish(alternatives=20, own=None)
 LABELLED = Style(soft_labels=True)
@@ -132,6 +141,87 @@ def test_what_is_shown_is_what_the_parsed_answer_becomes(choices: list[list[str]
         assert parted.told is not None
         assert msgspec.json.decode(parted.shown) == parsed
         assert msgspec.json.decode(parted.told) == answer["choices"][0]["logprobs"]
+
+
+@pytest.mark.parametrize(
+    "told", [None, 7, "a", [], {}, {"content": None}, {"content": 5}, {"content": [1, {"token": "a"}], "refusal": None}]
+)
+def test_an_answer_read_token_by_token_is_the_answer(told: Any) -> None:
+    for choices in (
+        [{"logprobs": told}],
+        [{"index": 1}, {"logprobs": told}],
+        [{"logprobs": {"content": []}}, {"logprobs": told}],
+    ):
+        data = msgspec.json.encode({"choices": choices, "usage": {"total": 1}})
+        assert parse(data) == msgspec.json.decode(data)
+    assert parse(ODD) == msgspec.json.decode(ODD)
+    assert parse(b"[1]") == [1]
+
+
+class Wordy:
+    """An upstream whose answer has the logprobs of 1,500 tokens; `arrived` once it is there."""
+
+    status = 200
+    headers: Mapping[str, str] = {}
+    arrived = False
+
+    async def ask(self, body: bytes) -> Wordy:
+        return self
+
+    async def read(self) -> bytes:
+        others = [{**entry(f"other {number}"), "logprob": -5.0} for number in range(20)]
+        told = {"content": [{**entry("a"), "top_logprobs": others}] * 1500}
+        message = {"role": "assistant", "content": "a" * 1500}
+        choices = [{"index": 0, "finish_reason": "stop", "message": message, "logprobs": told}]
+        data = msgspec.json.encode({"id": "x", "object": "chat.completion", "model": "m", "choices": choices})
+        self.arrived = True
+        return data
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        yield await self.read()
+
+    def close(self) -> None:
+        return
+
+
+@pytest.mark.parametrize("own", [3, 20])
+def test_while_an_answers_logprobs_are_read_others_get_their_turns(
+    own: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstream, turns, pack = Wordy(), list[bool](), soft_labels.pack
+
+    def packed(told: Sequence[bytes]) -> soft_labels.SoftLabels | None:
+        upstream.arrived = False  # from here on it is not read any more
+        return pack(told)
+
+    monkeypatch.setattr(soft_labels, "pack", packed)
+
+    async def others() -> None:
+        while True:
+            await asyncio.sleep(0)
+            turns.append(upstream.arrived)
+
+    async def answered() -> Completed:
+        beside = asyncio.create_task(others())
+        target = Target(upstream=upstream, upstream_model="m", price=Price(), model="m", top_logprobs=20)
+        asked: Any = {
+            "request": request(logprobs=True, top_logprobs=own),
+            "name": "m",
+            "project": 1,
+            "key_id": "k",
+            "request_id": "r",
+        }
+        try:
+            return await platform.gateway.complete(Call(**asked, by_model_name=False, target=target))
+        finally:
+            beside.cancel()
+
+    with closing(open_platform(Settings(data=str(tmp_path)))) as platform:
+        shown = msgspec.json.decode(asyncio.run(answered()).body)["choices"][0]["logprobs"]["content"]
+        with platform.database.read() as connection:
+            assert connection.execute(sql("SELECT tokens, alternatives FROM soft_labels")).all() == [(1500, 20)]
+    assert {len(each["top_logprobs"]) for each in shown} == {own}
+    assert sum(turns) > 50
 
 
 # --- what a training row gets ---------------------------------------------------------------------------

@@ -110,6 +110,20 @@ def test_fewer_stay_fewer_when_calls_overlap() -> None:
     assert tolerance.most_logprobs("m") == 0
 
 
+def test_one_odd_request_does_not_take_their_soft_labels_from_all_others() -> None:
+    watch = Watch()
+    tolerance, odd, sound = Tolerance(LIMITS, watch), Picky(None, status=422), Picky(20)
+    assert asked(tolerance, odd) == [20, None]
+    assert asked(tolerance, sound) == [20]
+    watch.now = REMEMBERED_SECONDS
+    assert asked(tolerance, odd) == [20, None]  # the first is forgotten
+    assert asked(tolerance, odd) == [20, None]
+    assert (asked(tolerance, sound), tolerance.most_logprobs("m")) == ([None], 0)
+    tolerance.try_anew("m")
+    assert asked(tolerance, odd) == [20, None]
+    assert asked(tolerance, sound) == [20]
+
+
 @pytest.mark.parametrize("status", [401, 429, 500])
 def test_a_refusal_that_cannot_be_about_logprobs_is_passed_on(status: int) -> None:
     upstream = Picky(None, status=status, message="no")

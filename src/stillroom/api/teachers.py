@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlsplit
 
 from stillroom.api.wire import Call, Reply
 from stillroom.billing import PICO, rounded_microusd
@@ -14,7 +13,7 @@ from stillroom.gateway.probe import Found
 
 
 async def list_teachers(call: Call) -> Reply:
-    """List teachers: where each is, and how many alternatives at each token are kept of its stored answers."""
+    """List teachers: the model that answers for each, and how many alternatives at each token are kept of its stored answers."""
     teachers = sorted(call.platform.settings.teachers.items())
     data = [_shown(call, name, teacher) for name, teacher in teachers]
     return Reply(body={"object": "list", "data": data, "has_more": False})
@@ -39,13 +38,10 @@ async def probe(call: Call) -> Reply:
 
 
 def _shown(call: Call, name: str, teacher: Teacher) -> dict[str, Any]:
-    address = urlsplit(teacher.endpoint if teacher.kind == "azure" else teacher.base_url)
+    # Every project's keys see this: nothing of where a teacher is, nor of how it is reached.
     return {
         "object": "stillroom.teacher",
         "name": name,
-        "kind": teacher.kind,
-        # Neither a password in the address nor what follows the host.
-        "host": f"{address.scheme}://{address.hostname}" + (f":{address.port}" if address.port else ""),
         "model": teacher.model or name,
         "top_logprobs": teacher.top_logprobs,
         "refuses_above": call.platform.gateway.tolerance.most_logprobs(name),

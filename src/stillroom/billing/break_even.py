@@ -10,8 +10,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from stillroom.billing.ledger import PICO, Entry, Kind, cost_picousd
-from stillroom.billing.usage import By, day_of, totals
+from stillroom.billing.ledger import LABELLING, PICO, Entry, Kind, cost_picousd
+from stillroom.billing.usage import By, Total, day_of, totals
 from stillroom.clock import DAY_SECONDS
 from stillroom.config import Price
 from stillroom.store.database import Database
@@ -61,13 +61,18 @@ class BreakEven:
         return self.teacher_day_picousd - self.student_tokens_day_picousd - self.student_hosting_day_picousd
 
 
+def is_traffic(total: Total) -> bool:
+    """Whether it is of calls that a student could answer instead. It must be grouped by kind and key."""
+    return total.group[By.KIND] == Kind.ANSWER and not (total.group[By.KEY] or "").startswith(LABELLING)
+
+
 def traffic_of(database: Database, project: int, models: Collection[str], now: int) -> Traffic:
-    """The last 30 days' answers; from the first day (UTC) that has one, if nothing is older."""
+    """The last 30 days' answers, labels aside; from the first day (UTC) that has one, if nothing is older."""
     begins = now - WINDOW_DAYS * DAY_SECONDS
     found = [
         total
-        for total in totals(database, project, (By.KIND, By.MODEL, By.DAY), since=begins, until=now + 1)
-        if total.group[By.KIND] == Kind.ANSWER and total.group[By.MODEL] in models
+        for total in totals(database, project, (By.KIND, By.MODEL, By.KEY, By.DAY), since=begins, until=now + 1)
+        if is_traffic(total) and total.group[By.MODEL] in models
     ]
     if found and not _answered_before(database, project, models, begins):
         first = min(str(total.group[By.DAY]) for total in found)
@@ -124,8 +129,8 @@ def _hosting_picousd(seconds: int, student: Price) -> int:
 
 
 def _answered_before(database: Database, project: int, models: Collection[str], begins: int) -> bool:
-    older = totals(database, project, (By.KIND, By.MODEL), until=begins)
-    return any(total.group[By.KIND] == Kind.ANSWER and total.group[By.MODEL] in models for total in older)
+    older = totals(database, project, (By.KIND, By.MODEL, By.KEY), until=begins)
+    return any(is_traffic(total) and total.group[By.MODEL] in models for total in older)
 
 
 def _date_after(now: int, days: float | None) -> str | None:

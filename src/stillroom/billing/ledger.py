@@ -16,6 +16,8 @@ from stillroom.store.tables import RowId, metadata
 
 PICO = 1_000_000_000_000
 SECONDS_PER_HOUR = 3600
+LABELLING = "distillation:"
+"""How the key begins under which a distillation asks for labels: they are no traffic that comes every day."""
 
 ledger = Table(
     "ledger",

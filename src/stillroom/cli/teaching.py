@@ -23,8 +23,8 @@ def list_(json: Json = False, data: Data = None) -> None:
     if json:
         as_json(found)
         return
-    rows = [[each[name] for name in ("name", "kind", "host", "model", "top_logprobs")] for each in found]
-    table(("TEACHER", "KIND", "HOST", "MODEL", "TOP LOGPROBS"), rows, "The configuration names no teachers.")
+    rows = [[each[name] for name in ("name", "model", "top_logprobs")] for each in found]
+    table(("TEACHER", "MODEL", "TOP LOGPROBS"), rows, "The configuration names no teachers.")
     for each in found:
         if each["refuses_above"] is not None:
             note(f"{each['name']} refused more than {each['refuses_above']} alternatives within the last hour.")

@@ -61,7 +61,7 @@ class Recorder:
 
         if new is None or not logprobs:
             return self._writer.submit(write)
-        labels = self._packing.submit(soft_labels.pack, logprobs)
+        labels = self._packing.submit(_packed, logprobs)
         return _after(labels, lambda done: self._writer.submit(lambda connection: write(connection, done)))
 
     def meter(self, entry: billing.Entry, price: Price) -> None:
@@ -72,6 +72,15 @@ class Recorder:
             _warn(error)  # the answer is there; that it cannot be counted is no reason to withhold it
         else:
             metered.add_done_callback(lambda done: _warn(done.exception()))
+
+
+def _packed(told: Sequence[bytes]) -> soft_labels.SoftLabels | None:
+    """The labels; None when there are none, or none that can be kept: the answer is kept all the same."""
+    try:
+        return soft_labels.pack(told)
+    except Exception:
+        log.exception("an answer is stored without its soft labels: they could not be packed")
+        return None
 
 
 def _after(first: Future[T], then: Callable[[T], Future[None]]) -> Future[None]:
@@ -86,11 +95,9 @@ def _after(first: Future[T], then: Callable[[T], Future[None]]) -> Future[None]:
             last.set_result(None)
 
     def go_on(done: Future[T]) -> None:
-        if done.exception() is not None:
-            return end(done)
         try:
             then(done.result()).add_done_callback(end)
-        except StoreUnavailable as error:
+        except Exception as error:  # whatever it is: somebody waits
             last.set_exception(error)
 
     first.add_done_callback(go_on)

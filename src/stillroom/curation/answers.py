@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from stillroom.curation.texts import Said, without_thought
+from stillroom.chat import parted
+from stillroom.curation.texts import Said
 
 BEGINNING = 300  # letters that are looked at
 _CANNOT = (
@@ -51,7 +52,7 @@ def is_refusal(said: Said, phrases: Sequence[str] | None) -> bool:
     """`phrases`: how refusals begin, instead of those that are known here."""
     if said.refusal or said.finish_reason == "content_filter":
         return True
-    answer = OPENING.sub("", without_thought(said.answer)[: 2 * BEGINNING], count=1)
+    answer = OPENING.sub("", parted(said.answer)[1][: 2 * BEGINNING], count=1)
     begin = answer[:BEGINNING].replace("\u2019", "'")
     if phrases is not None:
         return begin.casefold().startswith(tuple(phrase.strip().casefold() for phrase in phrases))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,24 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 BROKEN = "a line that is no JSON object"
 
 
-class FileRows(Sequence[Any]):
+class _Rows(Sequence[Any]):
+    """Rows by their place, from 0, and slices of them."""
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self._at(place) for place in range(*index.indices(len(self)))]
+        return self._at(index)
+
+    @abstractmethod
+    def _at(self, place: int) -> Any:
+        """The row there."""
+
+
+class FileRows(_Rows):
     """Blank lines are no rows; a line that cannot be read is one, and malformed. Use as a context manager."""
 
     def __init__(self, path: Path) -> None:
@@ -41,14 +59,8 @@ class FileRows(Sequence[Any]):
     def __len__(self) -> int:
         return len(self._begins)
 
-    @overload
-    def __getitem__(self, index: int) -> Any: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Any]: ...
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        self._file.seek(self._begins[index])
+    def _at(self, place: int) -> Any:
+        self._file.seek(self._begins[place])
         line = self._file.readline(LINE_BYTES + 1)
         if len(line) > LINE_BYTES:
             return BROKEN
@@ -58,7 +70,7 @@ class FileRows(Sequence[Any]):
             return BROKEN
 
 
-class Named(Sequence[Any]):
+class Named(_Rows):
     """What each row says under a field: its name, where the rows themselves have one."""
 
     def __init__(self, rows: Sequence[Any], field: str) -> None:
@@ -68,14 +80,8 @@ class Named(Sequence[Any]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    @overload
-    def __getitem__(self, index: int) -> Any: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Any]: ...
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        return self._rows[index][self._field]
+    def _at(self, place: int) -> Any:
+        return self._rows[place][self._field]
 
 
 def _lines(file: Any) -> Iterator[bytes]:

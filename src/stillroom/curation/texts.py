@@ -23,7 +23,6 @@ LETTERS_A_TOKEN = 4
 WIDE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff"
 TOKEN = re.compile(rf"[^\W{WIDE}]+|\S")
 WIDE_LETTER = re.compile(f"[{WIDE}]")
-THOUGHT = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,12 +76,6 @@ def about_tokens(text: str) -> int:
     """How many tokens a text is, more or less, whatever the tokenizer."""
     wide = 0 if text.isascii() else len(WIDE_LETTER.findall(text))
     return wide + -(-(len(text) - wide) // LETTERS_A_TOKEN)
-
-
-def without_thought(answer: str) -> str:
-    """The answer without the reasoning that it may begin with."""
-    found = THOUGHT.match(answer)
-    return answer[found.end() :].lstrip() if found else answer
 
 
 def shingles(text: str) -> frozenset[str]:

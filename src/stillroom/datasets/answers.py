@@ -8,17 +8,16 @@ for byte, there are positions without alternatives, so that all others stay in t
 from __future__ import annotations
 
 import enum
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from stillroom import logprobs
+from stillroom.chat import parted
 from stillroom.completions.conversations import answer_of, first_choice
 from stillroom.logprobs import IMPOSSIBLE, Position
 
 THOUGHTS = ("reasoning_content", "reasoning")
-LEADING = re.compile(r"\s*<think>(.*?)(?:</think>\s*|\Z)", re.DOTALL)
 OPENING, CLOSING = "<think>\n", "\n</think>\n\n"
 
 
@@ -56,8 +55,8 @@ def message_of(response: Mapping[str, Any], style: Style = PLAIN, labels: bytes 
     message = {"role": "assistant", **({} if content is None else {"content": content}), **calls}
     if style.soft_labels and isinstance(content, str):
         told = _labels(choice, labels)
-        if fitting := _fitting(told, [str(piece) for piece in pieces]):
-            message["logprobs"] = logprobs.as_text(logprobs.packed(fitting))
+        if fit := fitting(told, [str(piece) for piece in pieces]):
+            message["logprobs"] = logprobs.as_text(logprobs.packed(fit))
     return message
 
 
@@ -70,10 +69,10 @@ def _parted(said: Mapping[str, Any]) -> tuple[str, Any]:
     """The thoughts and the answer. One that broke off while thinking has no answer."""
     content: Any = said.get("content")
     told = next((said[name] for name in THOUGHTS if isinstance(said.get(name), str)), "")
-    leading = LEADING.match(content) if isinstance(content, str) else None
-    if leading is None:
+    if not isinstance(content, str):
         return told, content
-    return told or leading[1] or "", content[leading.end() :]
+    thoughts, answer = parted(content)
+    return told or thoughts, answer
 
 
 def _labels(choice: Mapping[str, Any], labels: bytes | None) -> list[Position]:
@@ -89,7 +88,7 @@ def _content(choice: Mapping[str, Any]) -> Sequence[Any]:
     return content if isinstance(content, list) else ()
 
 
-def _fitting(told: Sequence[Position], pieces: Sequence[str]) -> list[Position]:
+def fitting(told: Sequence[Position], pieces: Sequence[str]) -> list[Position]:
     """The positions that spell the pieces, one after the other; none where the last is not what the teacher said."""
     said = b"".join(position.token for position in told)
     *before, answer = (piece.encode(errors="replace") for piece in pieces)

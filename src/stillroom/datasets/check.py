@@ -128,7 +128,7 @@ def _check_logprobs(number: int, field: str, message: dict[str, Any]) -> None:
     if message["role"] != "assistant":
         raise _wrong(number, f"{field}.logprobs", f"stands on a {message['role']} message; only answers have them")
     try:
-        logprobs.of_message(message["logprobs"])
+        logprobs.check_message(message["logprobs"])
     except ValueError as error:
         raise _wrong(number, f"{field}.logprobs", f"cannot be read: {error}") from error
 

@@ -38,6 +38,7 @@ WHY = {
     "empty": "had neither text nor calls",
     "cut_short": "were cut short and cannot be the better answer",
     "functions": "had `functions`, which pairs cannot have",
+    "prefilled": "were asked with the beginning of their answer, which pairs cannot have",
     "same_answer": "said the same as the better answer",
     "no_counterpart": "had no counterpart in the same conversation",
     "unanswered": "were not answered",
@@ -144,6 +145,11 @@ def pair(
     }
 
 
+def is_prefilled(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a conversation ends with the beginning of its answer."""
+    return bool(messages) and messages[-1].get("role") == "assistant"
+
+
 def conversation_of(messages: Sequence[Mapping[str, Any]], tools: Any) -> bytes:
     """What a conversation before its answer is known by."""
     known = digest(messages) + msgspec.json.encode(tools or None, order="sorted")
@@ -178,6 +184,8 @@ def _answers(
             skipped["functions"] += 1
         elif stored.response["choices"][0].get("finish_reason") in unfit:
             skipped["cut_short"] += 1
+        elif is_prefilled(row["messages"][:-1]):
+            skipped["prefilled"] += 1
         else:
             *messages, answer = row["messages"]
             answers = found.setdefault(conversation_of(messages, row.get("tools")), {})

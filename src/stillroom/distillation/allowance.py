@@ -1,22 +1,18 @@
 """What may still be spent: every question is set aside at the most it can cost before it is asked.
 
-So the sum never exceeds the budget, whatever the answers turn out to be. What a question is set aside for is what its
-text can cost at most, and its answer: as many tokens as may be asked for.
+That is one token for each byte of its text, and as many tokens as its answer may have. So what the answers cost never
+exceeds the budget, as long as whoever answers keeps to `max_tokens`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 from stillroom import billing
-from stillroom.chat import BYTES_PER_TOKEN
 from stillroom.config import MICRO, Price
 from stillroom.distillation.problems import DistillationFailed
 
-UNBOUNDED_TOKENS = 4096  # set aside for an answer when no limit is asked for, until longer ones are seen
-LEARNED_AFTER = 20  # questions, until what they cost tells what the next will
-MARGIN = 1.25  # times the most tokens a byte that were seen
+MOST_TOKENS = 4096  # of an answer within a budget, when the file sets no limit
 
 
 class BudgetReached(DistillationFailed):
@@ -33,49 +29,39 @@ class Allowance:
         self.spent = spent_picousd
         self._aside = 0
         self._settled = asyncio.Condition()
-        self._seen = 0
-        self._tokens_per_byte = 0.0
-        self._longest = UNBOUNDED_TOKENS
 
-    async def set_aside(self, price: Price, question_bytes: int, max_tokens: int | None) -> int:
+    def bounds(self, price: Price) -> bool:
+        """Whether answers at this price may only have so many tokens."""
+        return self._limit is not None and price.output > 0
+
+    async def set_aside(self, price: Price, question_bytes: int, max_tokens: int) -> int:
         """Waits until the question fits beside those under way; gives what is set aside. Raises BudgetReached."""
         if self._limit is None:
             return 0
-        async with self._settled:
-            while True:
-                most = self._most(price, question_bytes, max_tokens)
-                if self.spent + self._aside + most <= self._limit:
-                    self._aside += most
-                    return most
-                if not self._aside:
-                    raise self._reached(most)
-                await self._settled.wait()
-
-    async def settle(self, aside: int, cost: int, question_bytes: int, tokens: Sequence[int]) -> None:
-        """The question cost so much, of so many tokens asked and answered; none when it came to nothing."""
-        self.spent += cost
-        if self._limit is None:
-            return
-        if tokens[0]:
-            self._seen += 1
-            self._tokens_per_byte = max(self._tokens_per_byte, tokens[0] / question_bytes)
-            self._longest = max(self._longest, 2 * tokens[1])
-        async with self._settled:
-            self._aside -= aside
-            self._settled.notify_all()
-
-    def _most(self, price: Price, question_bytes: int, max_tokens: int | None) -> int:
-        per_byte = 1.0  # no tokenizer makes more tokens than bytes
-        if self._seen >= LEARNED_AFTER:
-            per_byte = min(1.0, max(self._tokens_per_byte * MARGIN, 1 / BYTES_PER_TOKEN))
         entry = billing.Entry(
             project=0,
             kind=billing.Kind.ANSWER,
             model="",
-            prompt_tokens=round(question_bytes * per_byte),
-            completion_tokens=max_tokens or self._longest,
+            prompt_tokens=question_bytes,  # no tokenizer makes more tokens than bytes
+            completion_tokens=max_tokens,
         )
-        return billing.cost_picousd(entry, price)
+        most = billing.cost_picousd(entry, price)
+        async with self._settled:
+            while self.spent + self._aside + most > self._limit:
+                if not self._aside:
+                    raise self._reached(most)
+                await self._settled.wait()
+            self._aside += most
+        return most
+
+    async def settle(self, aside: int, cost: int) -> None:
+        """The question cost so much; nothing when it came to nothing."""
+        self.spent += cost
+        if self._limit is None:
+            return
+        async with self._settled:
+            self._aside -= aside
+            self._settled.notify_all()
 
     def _reached(self, most: int) -> BudgetReached:
         assert self._limit is not None

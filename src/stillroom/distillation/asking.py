@@ -1,14 +1,16 @@
 """One question to a model: through the gateway, metered, paid once, and asked again when the model is overloaded.
 
 Each has a name of its own, by which the gateway keeps its answer: a run that was killed between an answer and the
-journal asks again, and gets what was kept.
+journal asks again, and gets what was kept. What is asked is part of the name, so that another question never gets it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,38 +18,45 @@ import msgspec
 
 from stillroom import auth, billing, chat
 from stillroom.assembly import Platform
-from stillroom.chat import Usage
+from stillroom.chat import MOST_TOP_LOGPROBS, Usage
 from stillroom.config import DistillationSettings
-from stillroom.distillation.allowance import Allowance
+from stillroom.distillation.allowance import MOST_TOKENS, Allowance
 from stillroom.distillation.problems import DistillationFailed
-from stillroom.distillation.throttle import Throttle
+from stillroom.distillation.throttle import LONGEST_PAUSE_SECONDS, Throttle
 from stillroom.errors import StudentUnavailable, TeacherFailed, TeacherRefused, TeacherTimeout
 from stillroom.gateway.complete import Call
+from stillroom.gateway.tolerance import FEW, names_logprobs
 from stillroom.serving.models import Target
 
 TRY_AGAIN = {408, 409, 413, 425, 429, 500, 502, 503, 504, 529}
 OVERLOADED = {429, 503, 529}
 REFUSES_ALL = (401, 403, 404)  # no other row would fare better
-LONGEST_PAUSE_SECONDS = 600.0
-CUT_SHORT = "length"
 KEY_LETTERS = 64
+LIMITS = ("max_completion_tokens", "max_tokens")  # of an answer's tokens, the newer first
 
 
 class Unanswered(Exception):
     """The model did not answer this question; `status` is None when nothing came back at all. `is_gone`: it might
-    have been any question."""
+    have been any question. `names_logprobs`: it was refused for the logprobs that it asked for."""
 
-    def __init__(self, reason: str, status: int | None, *, is_gone: bool) -> None:
+    def __init__(self, reason: str, status: int | None, *, is_gone: bool, names_logprobs: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.status = status
         self.is_gone = is_gone
+        self.names_logprobs = names_logprobs
 
 
 class RefusesAll(DistillationFailed):
     """The model refuses whoever asks like this."""
 
     code = "teacher_refuses"
+
+
+class NoSoftLabels(DistillationFailed):
+    """The teacher does not tell how likely it held its words, from which the student was to learn."""
+
+    code = "no_soft_labels"
 
 
 @dataclass(kw_only=True)
@@ -59,7 +68,6 @@ class Spent:
     cached_tokens: int = 0
     completion_tokens: int = 0
     cost_picousd: int = 0
-    cut_short: bool = False
 
     def add(self, usage: Usage, cost: int) -> None:
         self.calls += 1
@@ -91,6 +99,8 @@ class Asker:
         self._targets: dict[str, Target] = {}
         self.answers = 0
         """How many came in this process."""
+        self.has_weighed = False
+        """Whether one of them had logprobs."""
 
     async def meet(self, model: str) -> Target:
         """Who answers under the name; a student is loaded first. Raises ModelNotFound."""
@@ -99,17 +109,37 @@ class Asker:
             self._targets[model] = await self._platform.models.resolve(project, model, by_model_name=True)
         return self._targets[model]
 
-    async def ask(
-        self, model: str, messages: Sequence[Mapping[str, Any]], more: Mapping[str, Any], *, key: str, spent: Spent
-    ) -> Reply:
+    async def alternatives(self, model: str) -> int:
+        """How many alternatives to each token to ask the model for. Raises NoSoftLabels when it has refused any."""
+        target = await self.meet(model)
+        wanted = target.top_logprobs or MOST_TOP_LOGPROBS
+        most = self._platform.gateway.tolerance.most_logprobs(target.model)
+        found = wanted if most is None else min(wanted, most)
+        if not found:
+            raise NoSoftLabels(
+                f"'{model}' refuses to tell `logprobs`, which soft_label_weight learns from. Leave it out, or name another "
+                "teacher.",
+                param="hyperparameters.soft_label_weight",
+            )
+        return found
+
+    async def refused_alternatives(self, model: str, number: int) -> None:
+        """The model has refused to tell so many alternatives."""
+        target = await self.meet(model)
+        self._platform.gateway.tolerance.refused_above(target.model, FEW if number > FEW else 0)
+
+    async def ask(self, body: Mapping[str, Any], *, key: str, spent: Spent) -> Reply:
         """The answer. Raises Unanswered when there is none, BudgetReached before one could cost too much."""
-        data = msgspec.json.encode({"model": model, "messages": messages, **more})
+        model = body["model"]
+        target = await self.meet(model)
+        data = msgspec.json.encode(self._limited(body, target))
         request = chat.parse_request(data)
+        name = f"distillation/{key}/{hashlib.sha256(data).hexdigest()[:16]}"
         tries = 1
         while True:
             answers = self.answers
             try:
-                return await self._once(model, request, len(data), key, spent)
+                return await self._once(target, model, request, len(data), name, spent)
             except (TeacherFailed, StudentUnavailable) as error:
                 unanswered = _unanswered(error)
                 self._refuse_all(model, unanswered)
@@ -120,24 +150,29 @@ class Asker:
                 raise unanswered
             await asyncio.sleep(pause)
 
-    async def _once(self, model: str, request: chat.ChatRequest, size: int, key: str, spent: Spent) -> Reply:
-        target = await self.meet(model)
+    def _limited(self, body: Mapping[str, Any], target: Target) -> Mapping[str, Any]:
+        """Within a budget no answer is without a limit."""
+        if not self._allowance.bounds(target.price) or _most_tokens(body):
+            return body
+        return {**body, limit_of(body): MOST_TOKENS}
+
+    async def _once(
+        self, target: Target, model: str, request: chat.ChatRequest, size: int, key: str, spent: Spent
+    ) -> Reply:
         async with self._throttle.place() as taken_at:
             aside = await self._allowance.set_aside(target.price, size, _most_tokens(request.body))
-            paid, tokens = 0, (0, 0)
+            paid = 0
             try:
                 completion, replayed = await self._complete(model, request, key, taken_at)
                 usage = chat.usage_of(completion, request)
                 cost = self._cost(target, usage)
-                if not replayed:
-                    paid, tokens = cost, (usage.prompt_tokens, usage.completion_tokens)
+                paid = 0 if replayed else cost
             finally:
-                await asyncio.shield(self._allowance.settle(aside, paid, size, tokens))
+                await asyncio.shield(self._allowance.settle(aside, paid))
         self.answers += 1
         await self._throttle.went_well()
         spent.add(usage, cost)
         choice = completion["choices"][0]
-        spent.cut_short |= choice.get("finish_reason") == CUT_SHORT
         return Reply(
             message=choice["message"],
             finish_reason=choice.get("finish_reason"),
@@ -193,7 +228,7 @@ class Asker:
 
 def key_of(name: str, run: str) -> str:
     """What a run's answers are known by in the ledger, in the place of a key."""
-    return f"distillation:{name[:40]}/{run[:8]}"[:KEY_LETTERS]
+    return f"{billing.LABELLING}{name[:40]}/{run[:8]}"[:KEY_LETTERS]
 
 
 def spent_before(platform: Platform, key_id: str, since: int) -> int:
@@ -205,7 +240,9 @@ def spent_before(platform: Platform, key_id: str, since: int) -> int:
 def _unanswered(error: TeacherFailed | StudentUnavailable) -> Unanswered:
     status = _status_of(error)
     words = f"status {status}: {error.message}" if status is not None else error.message
-    return Unanswered(words, status, is_gone=status is None or status in TRY_AGAIN or status in REFUSES_ALL)
+    is_gone = status is None or status in TRY_AGAIN or status in REFUSES_ALL
+    about_logprobs = isinstance(error, TeacherRefused) and names_logprobs(error)
+    return Unanswered(words, status, is_gone=is_gone, names_logprobs=about_logprobs)
 
 
 def _status_of(error: TeacherFailed | StudentUnavailable) -> int | None:
@@ -216,12 +253,18 @@ def _told_seconds(error: TeacherFailed | StudentUnavailable) -> float | None:
     headers = error.details["headers"] if isinstance(error, TeacherRefused) else {}
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
-            return max(0.0, float(headers[name]) * unit)
+            seconds = float(headers[name]) * unit
         except (KeyError, ValueError):
             continue
+        return None if math.isnan(seconds) else max(0.0, seconds)
     return None
 
 
-def _most_tokens(body: Mapping[str, Any]) -> int | None:
-    most = body.get("max_completion_tokens", body.get("max_tokens"))
-    return int(most) if most is not None else None
+def limit_of(asked: Mapping[str, Any]) -> str:
+    """The name under which a request's limit is set: reasoning models know the newer one alone."""
+    return "max_completion_tokens" if "reasoning_effort" in asked else "max_tokens"
+
+
+def _most_tokens(body: Mapping[str, Any]) -> int:
+    """0 for no limit."""
+    return max((int(body[name]) for name in LIMITS if body.get(name) is not None), default=0)

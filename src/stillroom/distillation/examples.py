@@ -21,7 +21,6 @@ from stillroom.datasets.selection import MINIMUM
 from stillroom.distillation import prompts
 from stillroom.distillation.journal import Journal, Label
 from stillroom.distillation.problems import DistillationFailed
-from stillroom.distillation.prompts import Said
 from stillroom.distillation.rows import TRAINING, VALIDATION, Row
 from stillroom.distillation.spec import DPO, Spec
 from stillroom.errors import NotFound
@@ -29,6 +28,7 @@ from stillroom.errors import NotFound
 PLOTS = "stillroom.curation.plots"  # a process of its own: it draws
 PLOTTING_SECONDS = 120
 PURPOSE = "fine-tune"
+FILTERED, LENGTH = "content_filter", "length"  # how answers end that were not said to their end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,8 @@ class Files:
     validation: str | None
     training_rows: int
     validation_rows: int
+    cut_short: int
+    """So many of the rows end where the answer might not be longer."""
     alike: int
     """Of pairs: so many rows make none, because teacher and student said the same."""
     report: Report
@@ -57,8 +59,9 @@ def write(spec: Spec, journal: Journal, platform: Platform) -> Files:
             f"{MINIMUM}. Left out: {_left_out(report)}. See {journal.folder}.",
             param="source",
         )
-    data = journal.write_rows("training.jsonl", training)
-    held = journal.write_rows("validation.jsonl", validation) if validation else b""
+    cut_short = sum(row.get("finish_reason") == LENGTH for row in (*training, *validation))
+    data = journal.write_rows("training.jsonl", map(_bare, training))
+    held = journal.write_rows("validation.jsonl", map(_bare, validation)) if validation else b""
     _write_report(journal.folder, report, draw=order != Curation())
     digest = hashlib.sha256(data + b"\0" + held).hexdigest()
     return Files(
@@ -66,6 +69,7 @@ def write(spec: Spec, journal: Journal, platform: Platform) -> Files:
         validation=_file(platform, journal, spec, f"{spec.name}-validation.jsonl", held) if held else None,
         training_rows=len(training),
         validation_rows=len(validation),
+        cut_short=cut_short,
         alike=sum(map(_is_alike, journal.labels.values())),
         report=report,
         digest=digest,
@@ -82,7 +86,7 @@ def _curated(
             rows.append(example)
             names.append(row.name)
     found = curation.curate(rows, order, names=names, validation_fraction=fraction, seed=spec.seed)
-    kept, held_out = ([_bare(rows[number]) for number in numbers] for numbers in (found.training, found.validation))
+    kept, held_out = ([rows[number] for number in numbers] for numbers in (found.training, found.validation))
     return kept, found.report, held_out
 
 
@@ -92,15 +96,23 @@ def _example(spec: Spec, row: Row, label: Label | None) -> dict[str, Any] | None
         return {"messages": list(row.messages), **row.more}
     if label is None or label.failed is not None:
         return None
-    said = [Said(message=each.message, reasoning=each.reasoning) for each in label.said]
-    cut = {"finish_reason": "length"} if label.cut_short else {}
+    ended = {"finish_reason": reason} if (reason := _worst_end(label)) else {}
     if spec.method != DPO:
-        return {**prompts.answered(row, said, spec.reasoning), **cut}
+        return {**prompts.answered(row, label.said, spec.reasoning), **ended}
     if label.rejected is None or _is_alike(label):
         return None
-    preferred = prompts.answered(row, said, spec.reasoning)["messages"][-1:]
-    asked = {"messages": list(row.messages), **{name: row.more[name] for name in ("tools",) if name in row.more}}
-    return {"input": asked, "preferred_output": preferred, "non_preferred_output": [label.rejected], **cut}
+    preferred = prompts.answered(row, label.said, spec.reasoning)["messages"][-1:]
+    asked = {
+        "messages": prompts.as_asked(row.messages),
+        **{name: row.more[name] for name in ("tools",) if name in row.more},
+    }
+    return {"input": asked, "preferred_output": preferred, "non_preferred_output": [label.rejected], **ended}
+
+
+def _worst_end(label: Label) -> str | None:
+    """Why the answers ended, where one of them did not end by itself."""
+    ends = {said.finish_reason for said in label.said}
+    return next((end for end in (FILTERED, LENGTH) if end in ends), None)
 
 
 def _is_alike(label: Label) -> bool:

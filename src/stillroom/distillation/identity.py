@@ -37,6 +37,7 @@ def makes_of(spec: Spec) -> str:
             spec.student,
             spec.suffix,
             spec.method,
+            spec.judged_by,
             spec.hyperparameters,
             spec.learning_rate,
             spec.seed,

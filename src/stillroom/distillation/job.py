@@ -17,7 +17,7 @@ from stillroom.assembly import Platform
 from stillroom.distillation.examples import Files
 from stillroom.distillation.journal import Journal
 from stillroom.distillation.problems import DistillationFailed, InvalidJobFile
-from stillroom.distillation.spec import Spec, method_of
+from stillroom.distillation.spec import Spec
 from stillroom.errors import InvalidRequest, MissingExtra
 from stillroom.fine_tuning import Job, Order
 from stillroom.jobs import State
@@ -66,7 +66,7 @@ def order_of(
         "model": spec.student,
         "training_file": training,
         "validation_file": validation,
-        "method": method_of(spec.method, hyperparameters),
+        "method": spec.job_method(hyperparameters),
         "suffix": spec.suffix,
         "seed": spec.seed,
         "metadata": dict(metadata),
@@ -166,7 +166,7 @@ def _base_rate(spec: Spec, platform: Platform) -> float:
     """The rate that a multiplier of 1 means for this student and method."""
     numbers = {name: value for name, value in spec.hyperparameters.items() if name != "learning_rate_multiplier"}
     order = fine_tuning.parse_order(
-        {"model": spec.student, "training_file": NO_FILE, "method": method_of(spec.method, numbers)}
+        {"model": spec.student, "training_file": NO_FILE, "method": spec.job_method(numbers)}
     )
     wanted = replace(fine_tuning.wanted_of(order.hyperparameters), learning_rate_multiplier=1.0)
     origin = platform.fine_tuning.origin_of(auth.DEFAULT_PROJECT, spec.student, _base(spec, platform))

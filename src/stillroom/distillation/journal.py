@@ -15,7 +15,9 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,23 +26,17 @@ import msgspec
 from stillroom import ids
 from stillroom.distillation.problems import DistillationFailed
 from stillroom.distillation.rows import Row, of_json
+from stillroom.distillation.said import Said
 
 FOLDER = "distillations"
 RUN, ROWS, LABELS, FAILED, LOCK = "run.json", "rows.jsonl", "labels.jsonl", "failed.jsonl", "lock"
-
-
-class Spoken(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One answer: the assistant's message, and the reasoning that led to it."""
-
-    message: dict[str, Any]
-    reasoning: str | None = None
 
 
 class Label(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What came of asking for one row once. `failed` says why there is no answer."""
 
     row: str
-    said: tuple[Spoken, ...] = ()
+    said: tuple[Said, ...] = ()
     failed: str | None = None
     status: int | None = None
     rejected: dict[str, Any] | None = None
@@ -50,8 +46,8 @@ class Label(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cached_tokens: int = 0
     completion_tokens: int = 0
     cost_picousd: int = 0
-    cut_short: bool = False
-    """An answer ended because it may not be longer."""
+    misread: tuple[str, ...] = ()
+    """The questions of which no reply was understood: they are to be answered otherwise."""
 
 
 class State(msgspec.Struct, kw_only=True):
@@ -80,7 +76,8 @@ class Journal:
         """By row, the newest."""
         self.failing: set[str] = set()
         """The rows whose newest label is none."""
-        self.tries: dict[str, int] = {}
+        self.misread: Counter[tuple[str, str]] = Counter()
+        """By row and question: how often no reply to it was understood."""
         self.calls = self.prompt_tokens = self.completion_tokens = self.cost_picousd = 0
 
     def __enter__(self) -> Journal:
@@ -120,6 +117,23 @@ class Journal:
         self.state = State(run="", file="", asks="")
         return away
 
+    def find(self, asks: str) -> Path | None:
+        """A run that was set away and asked for just this, the newest."""
+        beside = self.folder.parent.glob(f"{self.folder.name}.before-*/{RUN}")
+        for path in sorted(beside, key=lambda path: path.stat().st_mtime, reverse=True):
+            with suppress(msgspec.MsgspecError, OSError):
+                state = msgspec.json.decode(path.read_bytes(), type=State)
+                if state.asks == asks and path.with_name(ROWS).exists():
+                    return path.parent
+        return None
+
+    def take_back(self, away: Path) -> None:
+        """Makes a run that was set away this one again; there is none here now."""
+        for path in sorted(away.iterdir(), key=lambda path: path.name == RUN):  # last: without it there is no run
+            path.replace(self.folder / path.name)
+        away.rmdir()
+        self.state = msgspec.json.decode((self.folder / RUN).read_bytes(), type=State)
+
     def load(self) -> None:
         """Reads the rows, and what has been answered of them."""
         self.rows = [of_json(line) for line in (self.folder / ROWS).read_bytes().splitlines()]
@@ -150,6 +164,11 @@ class Journal:
         found = (self.labels.get(row.name) for row in self.rows if part in (None, row.part))
         return [label for label in found if label is not None and label.failed is not None]
 
+    def success_ratio(self, part: str) -> float:
+        """The share of the part's rows that have an answer."""
+        rows = sum(row.part == part for row in self.rows)
+        return share(rows - len(self.failed(part)), rows)
+
     def waiting(self, *, retry_failed: bool) -> list[Row]:
         """The rows that are still to be asked for, in order."""
         return [row for row in self.rows if self._is_waiting(self.labels.get(row.name), retry_failed)]
@@ -177,7 +196,7 @@ class Journal:
     def _count(self, label: Label) -> None:
         self.labels[label.row] = label
         (self.failing.discard if label.failed is None else self.failing.add)(label.row)
-        self.tries[label.row] = self.tries.get(label.row, 0) + 1
+        self.misread.update((label.row, what) for what in label.misread)
         self.calls += label.calls
         self.prompt_tokens += label.prompt_tokens
         self.completion_tokens += label.completion_tokens
@@ -202,3 +221,8 @@ class Journal:
                 f"{self.folder.name} is being run by another process. Wait for it, or give this one another `name`.",
                 param="name",
             ) from None
+
+
+def share(some: int, of_all: int) -> float:
+    """As one division of whole numbers: nine of ten are 0.9, as a file spells it."""
+    return some / of_all if of_all else 1.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stillroom.distillation.prompts import Said
+from stillroom.distillation.said import Said
 from stillroom.graders import judge
 from stillroom.graders import order as graders
 from stillroom.graders.subject import Subject, sample_of

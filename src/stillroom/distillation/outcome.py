@@ -12,7 +12,6 @@ from stillroom.assembly import Platform
 from stillroom.billing import PICO
 from stillroom.distillation.examples import Files, shown
 from stillroom.distillation.journal import FAILED, Journal
-from stillroom.distillation.labels import success_ratio
 from stillroom.distillation.rows import TRAINING, VALIDATION
 from stillroom.distillation.spec import Spec
 from stillroom.fine_tuning import Job
@@ -106,7 +105,7 @@ def _parts(outcome: Outcome) -> list[tuple[str, Part]]:
 
 def _part(journal: Journal, part: str, used: int) -> Part:
     rows = sum(row.part == part for row in journal.rows)
-    return Part(rows=rows, failed=len(journal.failed(part)), success_ratio=success_ratio(journal, part), used=used)
+    return Part(rows=rows, failed=len(journal.failed(part)), success_ratio=journal.success_ratio(part), used=used)
 
 
 def _words(part: Part) -> str:

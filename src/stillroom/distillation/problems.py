@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import difflib
 import math
+import reprlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from stillroom.errors import InvalidRequest, StillroomError, shortened
+from stillroom.errors import ECHOED_LETTERS, InvalidRequest, StillroomError, shortened
 
 SHOWN = 20  # problems in one message; the rest are counted
 TRUE, FALSE = (True, "true", "True", "yes"), (False, "false", "False", "no")
@@ -86,15 +87,16 @@ class Fields:
     def warn(self, key: str, sentence: str) -> None:
         self._problems.warn(self.name(key), sentence)
 
-    def text(self, key: str, *, needed: str = "") -> str:
-        """The text; empty when there is none, which is a problem when `needed` says what to write."""
+    def text(self, key: str, *, needed: str = "", secret: bool = False) -> str:
+        """The text; empty when there is none, which is a problem when `needed` says what to write. A secret one is
+        never repeated."""
         value = self._values.get(key)
         if value is None or value == "":
             if needed:
                 self.refuse(key, f"is missing: {needed}")
             return ""
         if not isinstance(value, str):
-            self.refuse(key, f"is {written(value)}; expected text.")
+            self.refuse(key, "is no text; put it in quotes." if secret else f"is {written(value)}; expected text.")
             return ""
         return value
 
@@ -105,7 +107,7 @@ class Fields:
             return default
         if isinstance(value, str) and value.lower() in choices:
             return value.lower()
-        near = _nearest(str(value).lower(), choices)
+        near = _nearest(value.lower(), choices) if isinstance(value, str) else ""
         self.refuse(key, f"is {written(value)}; expected one of {', '.join(sorted(choices))}.{near}")
         return default
 
@@ -140,8 +142,9 @@ class Fields:
         for key in self._values:
             if key not in known:
                 names = f"Known here are: {', '.join(sorted(known))}."
-                near = _nearest(str(key), known) or f" {names}"
-                self.refuse(str(key), f"is no key that is known here.{near}")
+                name = key if isinstance(key, str) else written(key)
+                near = _nearest(name, known) or f" {names}"
+                self.refuse(shortened(name), f"is no key that is known here.{near}")
 
 
 def number_of(value: Any) -> float | None:
@@ -150,14 +153,22 @@ def number_of(value: Any) -> float | None:
         return None
     try:
         found = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return found if math.isfinite(found) else None
 
 
 def written(value: Any) -> str:
     """A value of the file, as a message echoes it."""
-    return shortened(repr(value))
+    try:
+        return shortened(_BRIEFLY.repr(value))
+    except ValueError:
+        return "a number too long to be shown"
+
+
+_BRIEFLY = reprlib.Repr()  # never the whole of a value, of which a few letters can make gigabytes
+_BRIEFLY.maxlevel = 3
+_BRIEFLY.maxstring = _BRIEFLY.maxlong = _BRIEFLY.maxother = 2 * ECHOED_LETTERS
 
 
 def _nearest(word: str, known: Collection[str]) -> str:

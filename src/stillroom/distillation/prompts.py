@@ -9,19 +9,20 @@ Chain of density is the way of summarising of Adams et al. 2023, arXiv 2309.0426
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
+from stillroom import chat, logprobs
 from stillroom.distillation.rows import SYSTEM, Row
+from stillroom.distillation.said import Said
 from stillroom.distillation.spec import Prompting, Reasoning, Task, Thinking
 
 STEPS = 4  # summaries of a chain of density, each denser than the one before
-FENCED = re.compile(r"```[A-Za-z]*\s*\n(.*?)\n?\s*```", re.DOTALL)
-THOUGHT = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
+FENCE = "```"
+FOR_TRAINING = ("weight", "logprobs")  # what a message in a training file may say that no teacher is told
 SHOWN = 80  # letters of a reply in the reason why it was not understood
 
 
@@ -66,19 +67,6 @@ class NotUnderstood(Exception):
     """A reply is not in the form that was asked for; the text says how it is not."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Said:
-    """What a reply comes to: the assistant's message as the student is to say it, and the reasoning before it."""
-
-    message: Mapping[str, Any]
-    reasoning: str | None = None
-
-    @property
-    def text(self) -> str:
-        content = self.message.get("content")
-        return content if isinstance(content, str) else ""
-
-
 def questions(row: Row, prompting: Prompting) -> list[list[Mapping[str, Any]]]:
     """The messages of each question that the row is; a conversation has one for every turn of the user.
 
@@ -90,6 +78,11 @@ def questions(row: Row, prompting: Prompting) -> list[list[Mapping[str, Any]]]:
         return [messages]
     heard = [message for message in messages if message["role"] != "assistant"]
     return [heard[: place + 1] for place, message in enumerate(heard) if message["role"] not in SYSTEM]
+
+
+def as_asked(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The messages as a model is sent them."""
+    return [{name: value for name, value in message.items() if name not in FOR_TRAINING} for message in messages]
 
 
 def following(question: Sequence[Mapping[str, Any]], said: Sequence[Said]) -> list[Mapping[str, Any]]:
@@ -145,10 +138,11 @@ def summarising(question: Sequence[Mapping[str, Any]], said: Said) -> list[Mappi
 
 def _prompted(messages: Sequence[Mapping[str, Any]], prompting: Prompting) -> list[Mapping[str, Any]]:
     """The row's messages behind the system prompt that the teacher gets."""
+    messages = as_asked(messages)
     own = "\n".join(str(message.get("content") or "") for message in messages if message["role"] in SYSTEM)
     prompt = _system_prompt(prompting, own)
     if prompt is None:
-        return list(messages)
+        return messages
     return [{"role": "system", "content": prompt}, *(m for m in messages if m["role"] not in SYSTEM)]
 
 
@@ -172,9 +166,9 @@ def without_thoughts(message: Mapping[str, Any]) -> Said:
     kept = {name: message[name] for name in names if message.get(name) is not None}
     thoughts = message.get("reasoning_content") or message.get("reasoning")
     content = kept.get("content")
-    if isinstance(content, str) and (found := THOUGHT.match(content)):
-        thoughts = thoughts or found[1]
-        kept["content"] = content[found.end() :]
+    if isinstance(content, str):
+        told, kept["content"] = chat.parted(content)
+        thoughts = thoughts or told
     reasoning = thoughts.strip() if isinstance(thoughts, str) else None
     return Said(message={"role": "assistant", **kept}, reasoning=reasoning or None)
 
@@ -217,11 +211,17 @@ def _densest(text: str) -> str:
 def _bare(text: str) -> str:
     """Without the fence that some teachers put around JSON."""
     bare = text.strip()
-    fenced = FENCED.fullmatch(bare)
-    return fenced[1].strip() if fenced else bare
+    first, _, rest = bare.partition("\n")
+    return rest.removesuffix(FENCE).strip() if first.startswith(FENCE) and rest.endswith(FENCE) else bare
 
 
 def _shown(said: Said, reasoning: Reasoning) -> Mapping[str, Any]:
+    """The student's message."""
+    weighed = {"logprobs": said.logprobs} if said.logprobs else {}
     if reasoning is Reasoning.STRIP or not said.reasoning:
-        return said.message
-    return {**said.message, "content": f"<think>\n{said.reasoning}\n</think>\n\n{said.text}"}
+        return {**said.message, **weighed}
+    before = f"<think>\n{said.reasoning}\n</think>\n\n"
+    if said.logprobs:  # which tell nothing of the reasoning
+        places = [logprobs.Position(before.encode(), logprobs.IMPOSSIBLE, ()), *logprobs.of_message(said.logprobs)]
+        weighed = {"logprobs": logprobs.as_text(logprobs.packed(places))}
+    return {**said.message, "content": before + said.text, **weighed}

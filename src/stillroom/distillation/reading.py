@@ -29,9 +29,9 @@ from stillroom.curation import Curation
 from stillroom.datasets.selection import MINIMUM
 from stillroom.distillation.problems import Fields, InvalidJobFile, Problems, number_of, written
 from stillroom.distillation.sources import Sources
-from stillroom.distillation.spec import DPO, Prompting, Reasoning, Source, Spec, Task, Thinking, method_of
+from stillroom.distillation.spec import DPO, Prompting, Reasoning, Source, Spec, Task, Thinking
 from stillroom.errors import InvalidRequest
-from stillroom.fine_tuning.order import parse_order
+from stillroom.fine_tuning.order import Order, parse_order
 
 AZURE_MINIMUM, AZURE_MATH_MINIMUM = 65, 40
 LABEL_TOKENS, SUMMARY_TOKENS = 128, 1024  # what Azure asks for when a file does not say
@@ -39,6 +39,8 @@ AT_ONCE, MOST_AT_ONCE = 10, 100
 SUCCESS_RATIO = 0.7
 SUMMARY_WORDS = 80
 MOST_SAMPLES = 64
+NAME_LETTERS = 64  # it is a folder's name
+ANY_JOB = {"model": "student", "training_file": "file"}
 REGISTRY = re.compile(r"azureml:(?://registries/[^/]+/models/|)([^/:]+)(?:/(?:versions|labels)/|:)[^/]+")
 NAME = re.compile(r"[^A-Za-z0-9_-]+")
 
@@ -77,12 +79,23 @@ def _parsed(path: Path) -> Any:
         raise InvalidJobFile(f"There is no file {path}.", param="file") from None
     except OSError as error:
         raise InvalidJobFile(f"{path} cannot be read: {error.strerror}.", param="file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise InvalidJobFile(f"{path} is nested too deeply for a job file.", param="file") from None
+    except (yaml.YAMLError, ValueError) as error:  # also a date that is none, a number of 5,000 digits, no UTF-8
         raise InvalidJobFile(f"{path} is no valid YAML: {error}", param="file") from error
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is written twice in one table; YAML's own would drop the first without a word."""
+    """Refuses a key that is written twice in one table, of which YAML's own would drop the first without a word, and
+    aliases, by which a few lines can unfold to gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            alias = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(
+                None, None, f"`*{alias.anchor}` stands for another part of the file; write that out", alias.start_mark
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -115,12 +128,12 @@ class _Reader:
         student_key, student = self._student(is_azure)
         curation = top.table("curation")
         samples, judge = self._best_of(curation)
-        method, hyperparameters, learning_rate = self._method()
+        order, hyperparameters, learning_rate = self._order()
         settings = top.table("teacher_model_settings").table("endpoint_request_settings")
         settings.refuse_unknown({"request_batch_size", "min_endpoint_success_ratio"})
         prompting = self._prompting(task, is_azure)
         spec = Spec(
-            name=sanitised(top.text("name")) or sanitised(self._stem) or "distillation",
+            name=self._name(),
             teacher=teacher,
             endpoint=endpoint,
             student=student,
@@ -140,7 +153,8 @@ class _Reader:
             samples=samples,
             judge=judge,
             budget_microusd=self._budget(),
-            method=method,
+            method=order.method,
+            judged_by=order.teacher,
             hyperparameters=hyperparameters,
             learning_rate=learning_rate,
             seed=top.whole("seed", 0, low=0, high=2**31 - 1),
@@ -167,6 +181,12 @@ class _Reader:
         for key in ("instance_type", "instance_count"):
             if key in resources:
                 resources.warn(key, "has no effect: teacher and student are asked and trained from this machine.")
+
+    def _name(self) -> str:
+        name = sanitised(self._top.text("name"))
+        if len(name) > NAME_LETTERS:
+            self._top.refuse("name", f"has {len(name)} letters; expected {NAME_LETTERS} at most.")
+        return name or sanitised(self._stem)[:NAME_LETTERS] or "distillation"
 
     def _task(self) -> Task | None:
         top = self._top
@@ -266,7 +286,7 @@ class _Reader:
         address = urlsplit(endpoint)
         if endpoint and (address.scheme not in ("http", "https") or not address.hostname):
             asked.refuse("endpoint", f"is {written(endpoint)}; expected an http(s) address.")
-        return name or None, Teacher(base_url=endpoint, api_key=asked.text("api_key"), model=name)
+        return name or None, Teacher(base_url=endpoint, api_key=asked.text("api_key", secret=True), model=name)
 
     def _student(self, is_azure: bool) -> tuple[str, str]:
         top = self._top
@@ -319,16 +339,22 @@ class _Reader:
             return Curation()
         return order
 
-    def _method(self) -> tuple[str, dict[str, Any], float | None]:
-        top = self._top
-        method = top.take("method") or "supervised"
-        if isinstance(method, Mapping):
-            method = method.get("type", "supervised")
-        given = top.take("hyperparameters")
-        asked = top.table("hyperparameters")
+    def _order(self) -> tuple[Order, Mapping[str, Any], float | None]:
+        """The fine-tuning job that is asked for, the hyperparameters that are set for it, and Azure's learning rate."""
+        method = self._top.take("method")
+        method = {"type": method} if isinstance(method, str) else method
+        numbers, rate = self._hyperparameters()
+        order = self._job(method, numbers)
+        inner = method.get(order.method) if isinstance(method, dict) else None
+        return order, {**((inner or {}).get("hyperparameters") or {}), **numbers}, rate
+
+    def _hyperparameters(self) -> tuple[dict[str, Any], float | None]:
+        """Under a job's own names, whichever of Azure's they have in the file."""
+        given = self._top.take("hyperparameters")
+        asked = self._top.table("hyperparameters")
         numbers: dict[str, Any] = {}
         rate: float | None = None
-        for key, value in (given or {}).items() if isinstance(given, Mapping) else ():
+        for key, value in given.items() if isinstance(given, Mapping) else ():
             if key == "learning_rate":
                 rate = asked.number(key, 0.0, low=1e-12, high=1.0)
                 continue
@@ -338,24 +364,22 @@ class _Reader:
             numbers[name] = _plain(value)
         if rate is not None and "learning_rate_multiplier" in numbers:
             asked.refuse("learning_rate", "stands beside learning_rate_multiplier. Leave one out.")
-        self._check_order(method, numbers)
-        return str(method), numbers, rate
+        return numbers, rate
 
-    def _check_order(self, method: Any, numbers: dict[str, Any]) -> None:
-        """What a fine-tuning job would say to each of them, before anybody is asked for a label."""
-        if not self._is_accepted("method", method, {}):
-            return
-        right = [self._is_accepted(f"hyperparameters.{name}", method, {name: numbers[name]}) for name in numbers]
-        if all(right):
-            self._is_accepted("hyperparameters", method, numbers)
+    def _job(self, method: Any, numbers: Mapping[str, Any]) -> Order:
+        """What a fine-tuning job would say to it, before anybody is asked for a label: to the method, to each number,
+        and to all of them together."""
+        if (bare := self._accepted("method", method, {})) is None:
+            return parse_order(ANY_JOB)
+        alone = [self._accepted(f"hyperparameters.{name}", method, {name: numbers[name]}) for name in numbers]
+        return (self._accepted("hyperparameters", method, numbers) if all(alone) else None) or bare
 
-    def _is_accepted(self, key: str, method: Any, numbers: Mapping[str, Any]) -> bool:
+    def _accepted(self, key: str, method: Any, numbers: Mapping[str, Any]) -> Order | None:
         try:
-            parse_order({"model": "student", "training_file": "file", "method": method_of(method, numbers)})
+            return parse_order({**ANY_JOB, "method": method, "hyperparameters": dict(numbers)})
         except InvalidRequest as error:
             self._problems.add(key, f"is wrong: {error.message}")
-            return False
-        return True
+            return None
 
     def _budget(self) -> int | None:
         if "budget_usd" not in self._top:

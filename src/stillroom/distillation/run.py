@@ -27,9 +27,11 @@ from stillroom.assembly import Platform, open_platform
 from stillroom.config import Settings
 from stillroom.curation import languages
 from stillroom.distillation import examples, job, rows
+from stillroom.distillation.allowance import MOST_TOKENS
+from stillroom.distillation.asking import LIMITS, limit_of
 from stillroom.distillation.identity import asks_of, makes_of
 from stillroom.distillation.journal import FAILED, Journal
-from stillroom.distillation.labels import Labelling, Progress, success_ratio
+from stillroom.distillation.labels import Labelling, Progress
 from stillroom.distillation.outcome import Outcome, outcome_of
 from stillroom.distillation.problems import DistillationFailed
 from stillroom.distillation.reading import read
@@ -138,12 +140,19 @@ async def _distill(asked: Asked, platform: Platform) -> Outcome:
             await asyncio.to_thread(_open, asked, journal, platform)
             if (made := await asyncio.to_thread(_finished, asked, journal, platform)) is not None:
                 return made
+            journal.state.outcome = None  # what is new from here on is not in it
+            journal.save()
             # 2. Labels.
             if spec.teacher is not None:
                 await _label(asked, journal, platform)
             # 3. Files.
             files = await asyncio.to_thread(examples.write, spec, journal, platform)
             tell(f"{files.training_rows} rows to train on, {files.validation_rows} to validate with: {journal.folder}")
+            if files.cut_short:
+                tell(
+                    f"Note: {files.cut_short} answers were cut off (finish_reason length), and are trained on as they are. A "
+                    "higher max_tokens lets them end; `curation: {truncated: true}` leaves them out."
+                )
             if files.alike:
                 tell(f"{files.alike} rows make no pair: teacher and student said the same.")
             # 4. The job.
@@ -152,9 +161,10 @@ async def _distill(asked: Asked, platform: Platform) -> Outcome:
             outcome = await asyncio.to_thread(outcome_of, spec, journal, platform, files, trained)
             journal.state.outcome = msgspec.to_builtins(outcome)
             journal.save()
-            await asyncio.to_thread(
-                platform.kept_answers.forget, auth.DEFAULT_PROJECT, f"distillation/{journal.state.run}/"
-            )
+            if not journal.failing:  # else what was answered of them is needed when they are asked about again
+                await asyncio.to_thread(
+                    platform.kept_answers.forget, auth.DEFAULT_PROJECT, f"distillation/{journal.state.run}/"
+                )
             return outcome
 
 
@@ -195,22 +205,23 @@ def _check(asked: Asked, platform: Platform) -> None:
         raise MissingExtra("`curation.languages` needs `pip install 'stillroom[distill]'`.")
     job.check(spec, platform)
     price = platform.settings.teachers[spec.teacher].price if spec.teacher in platform.settings.teachers else None
-    if spec.budget_microusd is not None and price is not None and not (price.input or price.output):
+    if spec.budget_microusd is None or price is None:
+        return
+    if not (price.input or price.output):
         asked.watch(f'Note: `budget_usd` has no effect: [teachers."{spec.teacher}"] has no `price`.')
+    elif price.output and not any(name in spec.inference for name in LIMITS):
+        asked.watch(
+            f"Note: `budget_usd` needs a limit to every answer, and `inference_parameters` has none: the teacher is asked "
+            f"with {limit_of(spec.inference)} {MOST_TOKENS}."
+        )
 
 
 def _open(asked: Asked, journal: Journal, platform: Platform) -> None:
     """The run that the journal holds, or a new one when there is none or the file asks for something else."""
     spec = asked.spec
     asks, makes = asks_of(spec, platform.settings), makes_of(spec)
-    if not journal.is_new and journal.state.asks != asks:
-        away = journal.set_away()
-        asked.watch(
-            f"The file asks its teacher for something else than the run that is kept as {spec.name}: this is a new run. "
-            f"The other one is now {away}."
-        )
-    if journal.is_new:
-        journal.begin(asked.file, asks, rows.read(spec, platform, Path(asked.file).name))
+    if journal.state.asks != asks:
+        _begin(asked, journal, platform, asks)
     elif journal.state.makes not in ("", makes):
         asked.watch("The student is made differently than before: the labels are kept, and a new job trains it.")
     journal.load()
@@ -218,6 +229,24 @@ def _open(asked: Asked, journal: Journal, platform: Platform) -> None:
         asked.watch(f"Going on with the run of before: {len(journal.labels)} of {len(journal.rows)} rows are labelled.")
     journal.state.makes = makes
     journal.save()
+
+
+def _begin(asked: Asked, journal: Journal, platform: Platform, asks: str) -> None:
+    """Puts another run in the place of the one that is there, if there is one: one of before that asked for just this,
+    or a new one. Rows that cannot be read change nothing."""
+    before = journal.find(asks)
+    fresh = rows.read(asked.spec, platform, Path(asked.file).name) if before is None else []
+    if not journal.is_new:
+        away = journal.set_away()
+        this = "a new run" if before is None else f"the run of before that was kept as {before.name}"
+        asked.watch(
+            f"The file asks its teacher for something else than the run that is kept as {asked.spec.name}: this is {this}. "
+            f"The other one is now {away}."
+        )
+    if before is None:
+        journal.begin(asked.file, asks, fresh)
+    else:
+        journal.take_back(before)
 
 
 def _finished(asked: Asked, journal: Journal, platform: Platform) -> Outcome | None:
@@ -252,7 +281,7 @@ async def _label(asked: Asked, journal: Journal, platform: Platform) -> None:
 
 def _check_ratio(spec: Spec, journal: Journal) -> None:
     parts = [part for part in (TRAINING, VALIDATION) if any(row.part == part for row in journal.rows)]
-    low = [(part, ratio) for part in parts if (ratio := success_ratio(journal, part)) < spec.success_ratio]
+    low = [(part, ratio) for part in parts if (ratio := journal.success_ratio(part)) < spec.success_ratio]
     if not low:
         return
     told = " and ".join(f"{_below(ratio, spec.success_ratio)} of the {part} rows" for part, ratio in low)

@@ -104,6 +104,8 @@ class Spec:
     judge: str | None
     budget_microusd: int | None
     method: str
+    judged_by: str | None
+    """Of the method on_policy: who judges what the student says, unless it is the student."""
     hyperparameters: Mapping[str, Any]
     learning_rate: float | None
     """Azure's, to be made a multiplier of the base's own rate."""
@@ -115,7 +117,9 @@ class Spec:
         """Whether the student learns from how likely the teacher held each word."""
         return bool(self.hyperparameters.get("soft_label_weight"))
 
-
-def method_of(method: Any, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The `method` of a fine-tuning job."""
-    return {"type": method, str(method): {"hyperparameters": dict(hyperparameters)}}
+    def job_method(self, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+        """The `method` of a fine-tuning job with these."""
+        own: dict[str, Any] = {"hyperparameters": dict(hyperparameters)}
+        if self.judged_by is not None:
+            own["teacher"] = self.judged_by
+        return {"type": self.method, self.method: own}

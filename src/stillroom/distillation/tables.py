@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -46,6 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
             _write(rows, file, asked.limit)
     except (Unreadable, pa.ArrowException, OSError) as error:
         print(str(error), file=sys.stderr)  # noqa: T201
+        return REFUSED
+    except (KeyError, TypeError, ValueError) as error:
+        print(f"{asked.source} is not what save_to_disk writes: {error!r}", file=sys.stderr)  # noqa: T201
         return REFUSED
     return 0
 
@@ -86,7 +90,7 @@ def _splits(folder: Path) -> dict[str, list[Path]]:
     """The files of each split, in order."""
     if (folder / "dataset_dict.json").is_file():
         names = json.loads((folder / "dataset_dict.json").read_text())["splits"]
-        return {name: _saved(folder / name) for name in names}
+        return {name: _saved(_inside(folder, name)) for name in names}
     if (folder / "state.json").is_file():
         return {ONLY: _saved(folder)}
     found: dict[str, list[Path]] = {}
@@ -101,7 +105,15 @@ def _saved(folder: Path) -> list[Path]:
     state = json.loads((folder / "state.json").read_text())
     if state.get("_indices_files"):
         raise Unreadable(f"{folder} is a selection of another data set: save what `flatten_indices()` gives.")
-    return [folder / each["filename"] for each in state["_data_files"]]
+    return [_inside(folder, each["filename"]) for each in state["_data_files"]]
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """The folder's file or folder of that name, which must not lead out of it."""
+    path = Path(os.path.normpath(folder / name))
+    if not path.is_relative_to(os.path.normpath(folder)):
+        raise Unreadable(f"{folder} names {name!r} as a part of it, which is elsewhere.")
+    return path
 
 
 def _rows_of_file(path: Path) -> Iterator[dict[str, Any]]:

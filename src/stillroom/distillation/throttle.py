@@ -9,15 +9,19 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+
+LONGEST_PAUSE_SECONDS = 600.0  # however long a teacher wants to be left alone: then it is asked how it is
+TOLD_SECONDS = 10.0  # a longer pause is told of, so that nobody wonders
 
 
 class Throttle:
     """The places for questions. Lives on the event loop."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, tell: Callable[[str], None]) -> None:
         self._most = most
+        self._tell = tell
         self._room = float(most)
         self._busy = 0
         self._freed = asyncio.Condition()
@@ -53,7 +57,7 @@ class Throttle:
     def ease(self, taken_at: float, seconds: float | None) -> None:
         """The teacher is overloaded, and may have said for how long."""
         if seconds is not None:
-            self._not_before = max(self._not_before, time.monotonic() + seconds)
+            self._leave_alone(min(seconds, LONGEST_PAUSE_SECONDS))
         if taken_at < self._eased_at:
             return  # asked before the number was lowered: no news
         self._eased_at = time.monotonic()
@@ -68,3 +72,9 @@ class Throttle:
             if self.at_once > before:
                 async with self._freed:
                     self._freed.notify_all()
+
+    def _leave_alone(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        if seconds >= TOLD_SECONDS and until - self._not_before >= TOLD_SECONDS:
+            self._tell(f"The teacher is overloaded and asks to be left alone: going on in {seconds:.0f} seconds.")
+        self._not_before = max(self._not_before, until)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from stillroom.datasets.preferences import TOOLS, Found, conversation_of, pair, told, what
+from stillroom.datasets.preferences import TOOLS, Found, conversation_of, is_prefilled, pair, told, what
 from stillroom.evals.owner import Evals
 from stillroom.evals.table import Outcome, OutputItem, Run
 
@@ -52,6 +52,8 @@ def _why_not(found: OutputItem, failed_only: bool) -> str | None:
         return "no_reference" if body["sample"].get("error") is None else "unanswered"
     if not body["sample"]["output"]:
         return "unanswered"
+    if is_prefilled(body["item"]["input"]):
+        return "prefilled"
     if body.get("agrees") or what(_answer(found)) == what(body["reference"]["message"]):
         return "agrees"
     return "passed" if failed_only and found.outcome is not Outcome.FAIL else None

@@ -25,6 +25,7 @@ from stillroom.completions.recorder import Recorder
 from stillroom.completions.table import NewCompletion, Status
 from stillroom.config import GatewaySettings
 from stillroom.errors import TeacherFailed, TeacherTimeout
+from stillroom.gateway import soft_labels
 from stillroom.gateway.ask import passed_headers
 from stillroom.gateway.once import Once, other_request
 from stillroom.gateway.soft_labels import Wish, wish_of
@@ -144,10 +145,10 @@ class Gateway:
                     answer.close()
         except TimeoutError as error:
             raise self.too_slow(call) from error
-        told: list[bytes] = []
-        if started.wish is not None:
-            data, told = _parted(data, started.wish, call.name)
-        completion = _parse(data, call.name)
+        if started.wish is None and not call.request.body.get("logprobs"):
+            completion, told = _parse(data, call.name), list[bytes]()
+        else:  # some megabytes, maybe, for which everybody else would wait
+            completion, data, told = await asyncio.to_thread(_read, data, started.wish, call.name)
         if call.request.store:
             data = _with_our_id(data, completion, ids.completion_id(started.number))
         now, answered = self._clock.monotonic(), _kept(call, digest, data)
@@ -260,13 +261,19 @@ def _kept(call: Call, digest: bytes, body: bytes) -> KeptAnswer | None:
 
 def _parse(data: bytes, name: str) -> dict[str, Any]:
     try:
-        completion = msgspec.json.decode(data)
+        completion = soft_labels.parse(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         start = data[:60].decode(errors="replace")
         raise TeacherFailed(f"'{name}' answered with something that is not JSON; it starts with {start!r}.") from error
     if not chat.is_completion(completion):
         raise TeacherFailed(f"'{name}' answered with JSON that is not a chat completion.")
     return dict(completion)
+
+
+def _read(data: bytes, wish: Wish | None, name: str) -> tuple[dict[str, Any], bytes, list[bytes]]:
+    """The answer as its caller sees it, parsed too, and the logprobs of its first choice that are to be kept."""
+    shown, told = (data, list[bytes]()) if wish is None else _parted(data, wish, name)
+    return _parse(shown, name), shown, told
 
 
 def _parted(data: bytes, wish: Wish, name: str) -> tuple[bytes, list[bytes]]:

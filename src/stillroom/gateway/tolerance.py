@@ -42,6 +42,7 @@ class Tolerance:
         self._monotonic = monotonic
         self._without_usage: set[str] = set()
         self._most_logprobs: dict[str, tuple[int, float]] = {}
+        self._suspected: dict[str, float] = {}
 
     async def ask(
         self, target: Target, body: Callable[[Asked], bytes], *, wish: Wish | None, stream: bool
@@ -58,7 +59,7 @@ class Tolerance:
                 asked = less
             else:
                 if asked.unsure:
-                    self.refused_above(target.model, 0)
+                    self._suspect(target.model)
                 return answer, asked
 
     def most_logprobs(self, model: str) -> int | None:
@@ -69,6 +70,7 @@ class Tolerance:
     def try_anew(self, model: str) -> None:
         """Forgets what the model refused."""
         self._most_logprobs.pop(model, None)
+        self._suspected.pop(model, None)
 
     def refused_above(self, model: str, most: int) -> None:
         """For a while the model is asked for no more alternatives than this; with 0 for no logprobs."""
@@ -77,6 +79,14 @@ class Tolerance:
         self._most_logprobs[model] = (fewest, self._monotonic() + REMEMBERED_SECONDS)
         asked = f"{fewest} alternatives a token" if fewest else "no logprobs"
         log.warning("'%s' refuses the logprobs that are to be kept. For an hour it is asked for %s.", model, asked)
+
+    def _suspect(self, model: str) -> None:
+        """After a refusal that says nothing of logprobs, of a request that was answered without them. One such request
+        may be odd in itself, and the soft labels of all others should not be lost for it; two within the hour count."""
+        now = self._monotonic()
+        if now < self._suspected.get(model, now):
+            self.refused_above(model, 0)
+        self._suspected[model] = now + REMEMBERED_SECONDS
 
     def _plan(self, model: str, wish: Wish | None, *, stream: bool) -> Asked:
         return Asked(usage=stream and model not in self._without_usage, top_logprobs=self._top(model, wish))

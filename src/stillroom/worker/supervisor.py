@@ -114,15 +114,13 @@ class Supervisor:
             self._running[claim] = _Running(claim.kind, asyncio.create_task(self._see_through(claim)))
 
     async def _claim(self, kinds: list[str], held_back: list[int]) -> Claim | None:
-        name = self._platform.worker_name
-        return await self._platform.writer.write_soon(lambda connection: jobs.claim(connection, name, kinds, held_back))
+        name, only = self._platform.worker_name, self._only
+        return await self._platform.writer.write_soon(
+            lambda connection: jobs.claim(connection, name, kinds, held_back, only)
+        )
 
     def _held_back(self, kinds: list[str]) -> list[int]:
-        held_back = [job for kind in kinds for job in self._handlers[kind].held_back(self._platform)]
-        if self._only is None:
-            return held_back
-        with self._platform.database.read() as connection:
-            return [*held_back, *jobs.queued_besides(connection, self._only)]
+        return [job for kind in kinds for job in self._handlers[kind].held_back(self._platform)]
 
     def _kinds_with_room(self) -> list[str]:
         running = Counter(one.kind for one in self._running.values())
@@ -132,7 +130,7 @@ class Supervisor:
 
     def _claimable_from(self, kinds: list[str], held_back: list[int]) -> int | None:
         with self._platform.database.read() as connection:
-            return jobs.claimable_from(connection, kinds, held_back)
+            return jobs.claimable_from(connection, kinds, held_back, self._only)
 
     async def _take_over_silent(self) -> None:
         for subject in await self._platform.writer.write_soon(self._observer.take_over):

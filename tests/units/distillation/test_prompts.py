@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
-from stillroom.distillation.prompts import NotUnderstood, Said, answered, following, questions, summarising, understood
+from stillroom.distillation.prompts import NotUnderstood, answered, following, questions, summarising, understood
 from stillroom.distillation.rows import Row
+from stillroom.distillation.said import Said
 from stillroom.distillation.spec import Prompting, Reasoning, Task, Thinking
 
 ROW = Row(
@@ -53,6 +55,13 @@ def test_without_a_task_the_rows_own_prompt_stays_in_what_the_teacher_is_told() 
 def test_numbers_stay_as_the_teacher_spelled_them() -> None:
     said = understood({"content": '```json\n{"reason": "r", "answer": 1.50}\n```'}, prompting(Task.MATH))
     assert said.text == "1.50"
+
+
+def test_a_reply_that_only_begins_with_a_fence_is_soon_read() -> None:
+    before = time.process_time()
+    with pytest.raises(NotUnderstood):
+        understood({"content": "```a\n" + "\n" * 20_000 + "x"}, prompting(Task.MATH))
+    assert time.process_time() - before < 1
 
 
 def test_a_chain_of_density_gives_its_last_summary() -> None:

@@ -134,6 +134,33 @@ def test_the_short_form_names_its_sources_and_methods(tmp_path: Path) -> None:
     )
 
 
+def test_a_methods_own_object_is_that_of_a_job() -> None:
+    spec = read(short(method={"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.7}}}), SETTINGS)
+    assert (spec.method, spec.hyperparameters) == ("dpo", {"beta": 0.7})
+    judged = read(short(method={"type": "on_policy", "on_policy": {"teacher": "t"}}, student="ft:a:b::c"), SETTINGS)
+    assert judged.job_method({}) == {"type": "on_policy", "on_policy": {"hyperparameters": {}, "teacher": "t"}}
+    assert "'method.typ'" in problems(short(method={"typ": "dpo"}))
+
+
+def test_a_file_from_a_stranger_takes_no_time_and_tells_no_secret(tmp_path: Path) -> None:
+    file = tmp_path / "file.yaml"
+    file.write_text(f"name: {'[' * 3000}{']' * 3000}\n")
+    assert "nested too deeply" in problems(file)
+    file.write_text("a: &a [x, x]\nname: [*a, *a]\n")
+    assert "`*a` stands for another part" in problems(file)
+    file.write_text(f"name: {'9' * 5000}\n")
+    assert "is no valid YAML" in problems(file)
+    assert "has 300 letters; expected 64 at most" in problems(short(name="a" * 300))
+    nested: Any = "x"
+    for _ in range(40):
+        nested = [nested] * 9
+    assert len(problems(short(name=nested))) < 1000
+    keyed = {"name": "m", "endpoint": "http://h/", "api_key": 81234567}
+    told = problems({**short(), "teacher": None, "teacher_model_endpoint_connection": keyed})
+    assert "api_key` is no text" in told
+    assert "8123" not in told
+
+
 def test_what_has_no_effect_is_said(tmp_path: Path) -> None:
     spec = read(
         short(task="conversation", prompt_settings={"enable_chain_of_thought": True}, tags={"a": "b"}), SETTINGS

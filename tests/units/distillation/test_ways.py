@@ -18,9 +18,9 @@ from stillroom import logprobs
 from stillroom.assembly import open_platform
 from stillroom.completions import soft_labels
 from stillroom.config import Settings, Student, Teacher
-from stillroom.distillation import InvalidJobFile, distill, tables
+from stillroom.distillation import DistillationFailed, InvalidJobFile, distill, tables
 from stillroom.student.hyperparameters import FROM_NOTHING
-from stillroom.teachers.scripted import Answer, JsonObject, ScriptedTeacher, echo
+from stillroom.teachers.scripted import Answer, JsonObject, RefuseLogprobs, ScriptedTeacher, echo
 from tests.journeys.test_distill_run import until_the_job
 from tests.units.test_export import store
 
@@ -49,7 +49,13 @@ def teachers() -> Iterator[dict[str, ScriptedTeacher]]:
         tries[question] = tries.get(question, 0) + 1
         return f"{question} try-{[3, 7, 5][tries[question] % 3]}"
 
+    def rambling(body: JsonObject) -> str:
+        return "short" if varying(body).endswith("7") else "long " * 50
+
     answers: dict[str, Answer] = {
+        "rambling": rambling,
+        "lengths": lambda body: json.dumps({"steps": [], "result": 9 if "long" in echo(body) else 5}),
+        "brevity": lambda body: json.dumps({"steps": [], "result": 5 if "long" in echo(body) else 9}),
         "thinker": thinking,
         "varied": varying,
         "judge": judging,
@@ -115,6 +121,49 @@ def test_soft_labels_are_asked_for_and_stand_in_the_rows(labelled: Runner) -> No
         assert spelled.decode() == answer["content"]
 
 
+def test_a_teacher_that_tells_fewer_alternatives_is_asked_for_those(
+    labelled: Runner, teachers: dict[str, ScriptedTeacher]
+) -> None:
+    teachers["plain"].script_lasting(RefuseLogprobs(most=5))
+    for row in labelled(hyperparameters={"soft_label_weight": 0.5}):
+        assert {len(position.top) for position in logprobs.of_message(row["messages"][-1]["logprobs"])} == {5}
+    teachers["plain"].script_lasting(RefuseLogprobs())
+    calls = teachers["plain"].calls
+    with pytest.raises(DistillationFailed, match=r"refuses to tell `logprobs`"):
+        labelled(name="without", hyperparameters={"soft_label_weight": 0.5})
+    assert teachers["plain"].calls - calls <= 3 * 10, "what was under way; no row is asked for after it is known"
+
+
+def test_the_teacher_of_a_conversation_sees_its_words_and_no_soft_labels(
+    labelled: Runner, tmp_path: Path, teachers: dict[str, ScriptedTeacher]
+) -> None:
+    old = {"role": "assistant", "content": "old", "weight": 0}
+    turns = [[{"role": "user", "content": f"{text} {turn}"} for turn in (1, 2)] for text in QUESTIONS]
+    (tmp_path / "turns.jsonl").write_text(
+        "".join(json.dumps({"messages": [one, old, two, old]}) + "\n" for one, two in turns)
+    )
+    source = str(tmp_path / "turns.jsonl")
+    for row in labelled(task="conversation", source=source, hyperparameters={"soft_label_weight": 0.5}):
+        assert all(message["logprobs"] for message in row["messages"] if message["role"] == "assistant")
+    labelled(name="last", source=source)
+    messages = [message for request in teachers["plain"].requests for message in request["body"]["messages"]]
+    assert {name for message in messages for name in message} == {"role", "content"}
+
+
+@pytest.mark.parametrize(("likes_long", "left"), [(False, 12), (True, 0)])
+def test_only_the_answer_that_was_chosen_counts_as_cut_off(
+    likes_long: bool, left: int, labelled: Runner, teachers: dict[str, ScriptedTeacher]
+) -> None:
+    limit = {"inference_parameters": {"max_tokens": 10}}
+    curation = {"truncated": True, "best_of_n": {"n": 2, "judge": "lengths" if likes_long else "brevity"}}
+    spec = {"teacher": "rambling", "teacher_model_settings": limit, "curation": curation}
+    if left:
+        assert answers(labelled(**spec)) == ["short"] * left
+    else:
+        with pytest.raises(DistillationFailed, match="12 truncated"):
+            labelled(**spec)
+
+
 def test_a_preference_pair_is_the_teachers_answer_over_the_students(labelled: Runner) -> None:
     first = labelled(method="dpo")[0]
     assert first["input"]["messages"] == [{"role": "user", "content": "question 0"}]
@@ -153,7 +202,7 @@ def test_stored_answers_bring_their_soft_labels_along_when_the_student_learns_fr
         assert packed is not None
         for number in [store(platform, text) for text in QUESTIONS]:
             platform.writer.write(lambda connection, number=number: soft_labels.add(connection, number, packed))  # type: ignore[misc]
-    stored = {"stored_completions": {}}
+    stored: dict[str, Any] = {"stored_completions": {}}
     assert not any("logprobs" in row["messages"][-1] for row in labelled(teacher=None, source=stored))
     for row in labelled(teacher=None, source=stored, hyperparameters={"soft_label_weight": 0.5}):
         assert [each.token for each in logprobs.of_message(row["messages"][-1]["logprobs"])] == [b"yes"]
@@ -181,6 +230,16 @@ def test_tables_are_read_as_they_lie_on_disk(tmp_path: Path, capsys: pytest.Capt
     assert read("saved", "--limit", "5") == QUESTIONS[:5]
     assert tables.main([str(tmp_path / "snapshot"), str(tmp_path / "rows"), "--split", "test"]) == tables.REFUSED
     assert "There is no split 'test'; there are: train, validation." in capsys.readouterr().err
+
+
+def test_a_data_set_names_no_files_outside_of_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "secret.jsonl").write_text('{"a": 1}\n')
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "state.json").write_text('{"_data_files": [{"filename": "../secret.jsonl"}]}')
+    assert tables.main([str(tmp_path / "saved"), str(tmp_path / "rows")]) == tables.REFUSED
+    (tmp_path / "saved" / "dataset_dict.json").write_text('{"splits": [".."]}')
+    assert tables.main([str(tmp_path / "saved"), str(tmp_path / "rows")]) == tables.REFUSED
+    assert capsys.readouterr().err.count("which is elsewhere") == 2
 
 
 def test_a_tables_columns_become_messages(labelled: Runner, tmp_path: Path) -> None:

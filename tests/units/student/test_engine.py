@@ -18,7 +18,7 @@ from stillroom.student.bases.checkpoint import BaseReference
 from stillroom.student.chats.examples import Row
 from stillroom.student.chats.tokenizer import train_tokenizer
 from stillroom.student.hyperparameters import Hyperparameters
-from stillroom.student.serving.engine import Engine, FinishReason, GenerateRequest, TokenEvent
+from stillroom.student.serving.engine import Engine, FinishReason, GenerateRequest, TokenEvent, describe_token
 from stillroom.student.serving.sampling import Sampler, Sampling
 from stillroom.student.serving.text_stream import Characters, Holdback
 
@@ -172,6 +172,15 @@ def test_streamed_text_never_splits_a_character() -> None:
     shown = [characters.push(token) for token in tokenizer.encode(text)]
     assert all("\ufffd" not in piece for piece in shown)
     assert "".join(shown) == text and characters.finish() == ""
+
+
+def test_the_bytes_of_an_answers_tokens_spell_it_where_they_split_characters_too(student: Student) -> None:
+    answer = "東京です。👩‍🚀"  # the student has learned English tickets
+    told = [describe_token(student, token) for token in student.template.tokenizer.encode(answer)]
+    assert any("\ufffd" in each["token"] for each in told)
+    assert b"".join(bytes(each["bytes"]) for each in told).decode() == answer
+    (end,) = {each["token"] for each in (describe_token(student, token) for token in student.template.end_ids)}
+    assert end == "<|im_end|>"
 
 
 def test_a_character_that_stays_incomplete_comes_as_a_replacement() -> None:

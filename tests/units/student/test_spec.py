@@ -11,7 +11,8 @@ import pytest
 from stillroom.errors import ConfigurationError
 from stillroom.student.bases.checkpoint import BaseReference
 from stillroom.student.training.loop import Run
-from stillroom.student.training.run import open_run, read_spec
+from stillroom.student.training.run import open_run
+from stillroom.student.training.spec import read_spec
 
 from .conftest import write_rows
 from .tickets import tickets

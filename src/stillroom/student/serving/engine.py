@@ -372,7 +372,8 @@ def _event(picked: Picked, text: str, finish: FinishReason | None = None) -> Tok
 
 
 def describe_token(student: Student, token_id: int) -> dict[str, Any]:
-    """A token as OpenAI's logprobs write it; bytes are null where the token is no whole characters."""
-    text = student.template.tokenizer.decode([token_id], skip_special_tokens=False)
-    assert isinstance(text, str)
-    return {"token": text, "bytes": None if "\ufffd" in text else list(text.encode())}
+    """A token as OpenAI's logprobs write it: its bytes are its own even where they are no whole characters."""
+    spelled = student.template.vocabulary.bytes_of(token_id)
+    if not spelled:  # a control token, which writes nothing into an answer: its name
+        spelled = str(student.template.tokenizer.decode([token_id], skip_special_tokens=False)).encode()
+    return {"token": spelled.decode(errors="replace"), "bytes": list(spelled)}

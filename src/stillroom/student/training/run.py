@@ -36,8 +36,8 @@ import hashlib
 import json
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,62 +46,17 @@ import torch
 
 from stillroom.errors import ConfigurationError, TrainingFailed
 from stillroom.student.bases.base_models import Student, digest_of, open_base, open_untuned
-from stillroom.student.bases.checkpoint import BaseReference, DroppedPrompt
 from stillroom.student.bases.precision import is_quantized
-from stillroom.student.chats.examples import (
-    AnyRow,
-    encode_rows,
-    encode_rows_cut,
-    read_pairs,
-    read_questions,
-    read_rows,
-    system_prompt_of,
-    without_system_prompt,
-)
-from stillroom.student.chats.template import ChatTemplate, Lesson, Question, examples_of
+from stillroom.student.chats.template import Lesson, Question, examples_of
 from stillroom.student.child import as_child, failure_of, is_alone_by_mistake, is_first
 from stillroom.student.events import Emit
-from stillroom.student.hyperparameters import (
-    FROM_NOTHING,
-    Hyperparameters,
-    LongRows,
-    MethodType,
-    SystemPrompt,
-    long_rows_of,
-    resolve,
-    soft_label_weight_of,
-    without_effect,
-)
+from stillroom.student.hyperparameters import FROM_NOTHING, Hyperparameters, MethodType, resolve, without_effect
+from stillroom.student.training.data import dropped_prompt_of, encoded, labelled_share, read_data
 from stillroom.student.training.fsdp import is_sharded, shard
 from stillroom.student.training.loop import Run, train
 from stillroom.student.training.processes import Processes
+from stillroom.student.training.spec import Spec, read_spec
 from stillroom.student.training.story import Story
-from stillroom.student.training.targets import labelled_tokens
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spec:
-    """What spec.json says."""
-
-    base: BaseReference
-    training_file: Path
-    validation_file: Path | None
-    hyperparameters: Hyperparameters
-    seed: int
-    threads: int
-    checkpoint_seconds: float
-    model_name: str
-    method: MethodType = MethodType.SUPERVISED
-    teacher: BaseReference | None = None
-    """Who judges what the student says, where the method asks; None: itself."""
-    memory_bytes: int | None = None
-    """How much memory each process may take; None: as much as the machine has free when it begins."""
-    integrations: tuple[Mapping[str, Any], ...] = ()
-    """Where else its figures are shown: see `record`."""
-    processes: int = 1
-    """How many compute the run together on this machine; whoever starts them by another launcher decides himself."""
-    sharding: bool = False
-    """Whether each holds a shard of weights, gradients and optimizer state, or all of them."""
 
 
 def main(arguments: list[str]) -> int:
@@ -125,7 +80,7 @@ def open_run(folder: Path, emit: Emit) -> Run:
     processes = Processes.joined()
     torch.set_num_threads(max(1, spec.threads // processes.on_this_machine))
     teacher = _teacher(spec)
-    data = _data(spec, teacher)
+    data = read_data(spec, teacher)
     with processes.first_then_others():
         student = open_base(
             spec.base,
@@ -148,7 +103,7 @@ def open_run(folder: Path, emit: Emit) -> Run:
     for note in (*student.notes, *without_effect(spec.hyperparameters, student.method), *_doubts(spec, student)):
         warn(note)
     context_tokens = min(each.context_tokens for each in (student, teacher) if each)
-    encode = partial(_encoded, spec=spec, template=student.template, context_tokens=context_tokens, warn=warn)
+    encode = partial(encoded, spec=spec, template=student.template, context_tokens=context_tokens, warn=warn)
     lessons = encode(data.rows, param="training_file")
     valid = encode(data.valid_rows, param="validation_file") if data.valid_rows else []
     return Run(
@@ -165,19 +120,9 @@ def open_run(folder: Path, emit: Emit) -> Run:
         processes=processes,
         integrations=spec.integrations,
         teacher=teacher,
-        dropped_prompt=_dropped(data, student),
-        soft_label_positions=_labelled_share(spec, data, lessons),
+        dropped_prompt=dropped_prompt_of(data, student.template),
+        soft_label_positions=labelled_share(spec, data, lessons),
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Data:
-    """What a run's files say."""
-
-    rows: Sequence[AnyRow[Any]]
-    valid_rows: Sequence[AnyRow[Any]]
-    dropped_prompt: str | None
-    """What all rows began with."""
 
 
 def _teacher(spec: Spec) -> Student | None:
@@ -204,122 +149,6 @@ def _check_judges(teacher: Student | None, student: Student) -> None:
             "Choose a teacher of the same family, or imitate its answers, with soft labels if it tells them.",
             param="method.on_policy.teacher",
         )
-
-
-def _data(spec: Spec, teacher: Student | None) -> _Data:
-    read = _reader(spec.method, teacher)
-    rows = read(spec.training_file)
-    valid_rows = read(spec.validation_file, param="validation_file") if spec.validation_file else []
-    if spec.hyperparameters.system_prompt is not SystemPrompt.DROP:
-        return _Data(rows=rows, valid_rows=valid_rows, dropped_prompt=None)
-    prompt = system_prompt_of(rows)
-    return _Data(
-        rows=without_system_prompt(rows, prompt),
-        valid_rows=without_system_prompt(valid_rows, prompt, param="validation_file"),
-        dropped_prompt=prompt,
-    )
-
-
-def _reader(method: MethodType, teacher: Student | None) -> Callable[..., Sequence[AnyRow[Any]]]:
-    match method:
-        case MethodType.SUPERVISED:
-            return read_rows
-        case MethodType.DPO:
-            return read_pairs
-        case MethodType.ON_POLICY:
-            return partial(read_questions, teacher=teacher.template if teacher else None)
-
-
-def _dropped(data: _Data, student: Student) -> DroppedPrompt | None:
-    """The prompt, and how much shorter the first row's prompt is without it."""
-    if data.dropped_prompt is None:
-        return None
-    asked = data.rows[0].asked
-    system = {"role": "system", "content": data.dropped_prompt}
-    with_it, without = (len(student.template.encode_prompt(messages)) for messages in ([system, *asked], asked))
-    return DroppedPrompt(text=data.dropped_prompt, tokens=max(0, with_it - without))
-
-
-def _labelled_share(spec: Spec, data: _Data, lessons: Sequence[Lesson]) -> float | None:
-    """Of trained tokens, those with a teacher's distribution; None where they have no weight. Raises TrainingFailed
-    when it would be nothing: a run that was to learn from them must not end as one that did not."""
-    if not _soft(spec):
-        return None
-    found = [labelled_tokens(example) for example in examples_of(lessons)]
-    if share := sum(labelled for labelled, _ in found) / sum(trained for _, trained in found):
-        return share
-    have = sum(row.has_logprobs for row in data.rows)
-    why = (
-        f"{have} of {len(data.rows)} rows have `logprobs`, but at no token do they tell of the text that is trained "
-        "there, with what else the teacher held likely (top_logprobs): they may be another answer's"
-        if have
-        else f"none of the {len(data.rows)} rows has `logprobs` on an assistant message"
-    )
-    raise TrainingFailed(
-        f"'soft_label_weight' is {_soft(spec):g}, and there are no soft labels to weigh: {why}. Capture them "
-        "(top_logprobs under [teachers]), or leave 'soft_label_weight' out.",
-        code="soft_labels_missing",
-        param="training_file",
-    )
-
-
-def _soft(spec: Spec) -> float:
-    """What soft labels weigh; 0 where the method has no use for them."""
-    return soft_label_weight_of(spec.hyperparameters) if spec.method is MethodType.SUPERVISED else 0.0
-
-
-def _encoded(
-    rows: Sequence[AnyRow[Any]],
-    *,
-    param: str,
-    spec: Spec,
-    template: ChatTemplate,
-    context_tokens: int,
-    warn: Callable[[str], None],
-) -> list[Any]:
-    encode: Callable[..., list[Any]] = encode_rows
-    if long_rows_of(spec.hyperparameters) is LongRows.TRUNCATE:
-        encode = partial(encode_rows_cut, warn=warn)
-    return encode(rows, template, context_tokens=context_tokens, param=param, labelled=_soft(spec) > 0)
-
-
-def read_spec(folder: Path) -> Spec:
-    """The spec of a run's folder; a missing or wrong field is named."""
-    path = folder / "spec.json"
-    try:
-        values: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if unknown := sorted(set(values) - {each.name for each in fields(Spec)}):
-            raise ValueError(f"there is no '{unknown[0]}' among what a run may be told")
-        return Spec(
-            base=BaseReference(**values["base"]),
-            training_file=Path(values["training_file"]),
-            validation_file=Path(values["validation_file"]) if values.get("validation_file") else None,
-            hyperparameters=Hyperparameters.from_json(values["hyperparameters"]),
-            seed=int(values["seed"]),
-            threads=int(values["threads"]),
-            checkpoint_seconds=float(values["checkpoint_seconds"]),
-            model_name=str(values["model_name"]),
-            method=MethodType(values.get("method") or MethodType.SUPERVISED),
-            teacher=BaseReference(**values["teacher"]) if values.get("teacher") else None,
-            memory_bytes=int(values["memory_bytes"]) if values.get("memory_bytes") else None,
-            processes=int(values.get("processes") or 1),
-            integrations=tuple(values.get("integrations") or ()),
-            sharding=bool(values.get("sharding")),
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigurationError(f"{path} cannot be used: {_problem(error)}.") from error
-
-
-def _problem(error: Exception) -> str:
-    match error:
-        case OSError():
-            return f"{error.strerror}"
-        case KeyError():
-            return f"it lacks {error}"
-        case json.JSONDecodeError():
-            return f"it is not JSON ({error})"
-        case _:
-            return str(error)
 
 
 def _shard(student: Student, processes: Processes, emit: Emit) -> None:
