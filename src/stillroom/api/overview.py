@@ -12,7 +12,7 @@ from stillroom.api.costs import shown_budget
 from stillroom.api.deployments import Window, last_days
 from stillroom.api.wire import Call, Reply
 from stillroom.billing import By, Kind, Total, day_of, rounded_microusd
-from stillroom.billing.break_even import Traffic, instead_picousd
+from stillroom.billing.break_even import Traffic, instead_picousd, is_traffic
 from stillroom.catalog import Deployment, DeploymentState, Model
 from stillroom.clock import DAY_SECONDS
 from stillroom.completions import figures
@@ -39,7 +39,7 @@ def show(call: Call) -> Reply:
 
 def _overview(call: Call) -> dict[str, Any]:
     window = last_days()
-    by = (By.DAY, By.KIND, By.MODEL, By.DEPLOYMENT)
+    by = (By.DAY, By.KIND, By.MODEL, By.DEPLOYMENT, By.KEY)
     bill = _sorted(call.platform.settings, billing.totals(call.platform.database, call.project, by, since=window.since))
     with call.platform.database.read() as connection:
         stored = figures.stored(connection, call.project)
@@ -136,10 +136,11 @@ def _would_have(
     """The calls of the teacher that was called most, at the price of the newest fine-tune that is deployed,
     hosted since the first of those calls' day."""
     ready = [(model, each) for each, model in deployed if model and each.state is DeploymentState.SUCCEEDED]
-    if not ready or not bill.teachers:
+    calls = [total for total in bill.teachers if is_traffic(total)]
+    if not ready or not calls:
         return None
     model, student = max(ready, key=lambda pair: (pair[0].number, pair[1].name))
-    grouped = _grouped(bill.teachers, By.MODEL)
+    grouped = _grouped(calls, By.MODEL)
     (teacher,) = max(grouped, key=lambda name: (_calls(grouped[name]), str(name)))
     traffic = _traffic(str(teacher), grouped[teacher,], window)
     instead = instead_picousd(traffic, settings.students.get(model.base, Student()).price)

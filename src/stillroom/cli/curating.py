@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import msgspec
 import typer
 
 from stillroom.cli.options import Json
 from stillroom.cli.output import as_json, first_line, note, say, table
-from stillroom.curation import Curation, FileRows, Report, curate
+from stillroom.curation import Curation, FileRows, Outcome, Report, curate
 from stillroom.curation.markdown import TITLES, WHATS
 
 NoDuplicates = Annotated[
@@ -113,20 +115,21 @@ def report(
         languages=language,
         lengths=lengths,
     )
-    with FileRows(file) as rows:
-        outcome = curate(rows, curation, names=rows.lines, survey=True)
-        kept = {rows.lines[number] for number in outcome.training}
-    if output is not None:
-        _copy_lines(file, output, kept)
+    if output is None:
+        outcome, _ = _curated(file, curation)
+    else:
+        with _draft_of(output, file) as draft:
+            outcome, kept = _curated(file, curation)
+            _copy_lines(file, draft, kept)
         note(f"{len(kept):,} rows written to {output}.")
     if json:
         as_json(msgspec.to_builtins(outcome.report))
     else:
-        tell(outcome.report)
+        tell(outcome.report, curation)
 
 
-def tell(found: Report) -> None:
-    """The report for people."""
+def tell(found: Report, curation: Curation) -> None:
+    """The report for people, on what the curation was asked to leave out."""
     tokens = found.prompt_tokens + found.answer_tokens
     parts = f": {found.split.training:,} to train on, {found.split.validation:,} to validate with"
     say(f"{found.rows:,} rows, {found.kept:,} stay{parts if found.split.validation else ''}; about {tokens:,} tokens")
@@ -135,9 +138,9 @@ def tell(found: Report) -> None:
     if found.left_out:
         rows = [(TITLES[one.reason], f"{one.count:,}", _few(one.examples, one.count)) for one in found.left_out]
         table(("LEFT OUT", "ROWS", "FOR EXAMPLE"), rows, "")
-    gone = {one.reason for one in found.left_out}
-    if others := [(TITLES[why], f"{count:,}") for why, count in found.found.items() if count and why not in gone]:
-        table(("THERE, AND NOT LEFT OUT", "ROWS"), others, "")
+    others = {why: count for why, count in found.found.items() if count and why not in curation.asked}
+    if others:
+        table(("FOUND, NOT ASKED FOR", "ROWS"), [(TITLES[why], f"{count:,}") for why, count in others.items()], "")
     if found.lengths:
         heads = ("LENGTHS", "LEAST", "5 %", "MEDIAN", "95 %", "MOST")
         lengths = [(WHATS[one.what], *_numbers(one.least, *one.quantiles[::2], one.most)) for one in found.lengths]
@@ -161,8 +164,29 @@ def _limits(option: str, given: list[str]) -> list[tuple[str, int]]:
     return found
 
 
-def _copy_lines(file: Path, output: Path, kept: set[int]) -> None:
-    with file.open("rb") as lines, output.open("wb") as target:
+def _curated(file: Path, curation: Curation) -> tuple[Outcome, set[int]]:
+    """And the lines that stay."""
+    with FileRows(file) as rows:
+        outcome = curate(rows, curation, names=rows.lines, survey=True)
+        return outcome, {rows.lines[number] for number in outcome.training}
+
+
+@contextmanager
+def _draft_of(output: Path, file: Path) -> Iterator[BinaryIO]:
+    """A file that becomes the output once all is written; made before anything is read for it."""
+    if output.is_dir():
+        raise typer.BadParameter(f"{output} is a folder; name a file.", param_hint="--output")
+    if output.exists() and output.samefile(file):
+        raise typer.BadParameter(f"{output} is the file that is read; name another.", param_hint="--output")
+    try:
+        with tempfile.NamedTemporaryFile(prefix=f".{output.name}.", dir=output.parent, delete=False) as draft:
+            ...
+    except OSError as error:
+        raise typer.BadParameter(f"{output} cannot be written: {error.strerror}.", param_hint="--output") from error
+
+
+def _copy_lines(file: Path, target: BinaryIO, kept: set[int]) -> None:
+    with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if number in kept:
                 target.write(line if line.endswith(b"\n") else line + b"\n")

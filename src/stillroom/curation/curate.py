@@ -21,7 +21,6 @@ from stillroom.curation.splitting import held_out_of
 from stillroom.curation.texts import Said, about_tokens, said
 
 LABEL_LETTERS = 100  # a longer answer is no label
-REFUSED_ALWAYS = (Reason.MALFORMED, Reason.EMPTY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,9 +179,7 @@ def _is_beyond(facts: Facts, order: Curation, which: str, sign: int) -> bool:
 
 
 def _leave_out_alone(judged: _Judged, order: Curation) -> None:
-    asked = {*REFUSED_ALWAYS, Reason.TOO_SHORT, Reason.TOO_LONG, Reason.LANGUAGE}
-    asked |= {Reason.REFUSAL} if order.refusals else set()
-    asked |= {Reason.TRUNCATED} if order.truncated else set()
+    asked = order.asked
     for number, against in judged.applies.items():
         if applied := [reason for reason in against if reason in asked]:
             judged.reasons[number] = applied[0]
@@ -195,8 +192,7 @@ def _leave_out_copies(judged: _Judged, order: Curation) -> None:
         digest = _known(judged, number).digest
         if first.setdefault(digest, number) != number:
             stays[number] = first[digest]
-    # A copy is as similar as can be.
-    _settle(judged, Reason.EXACT_DUPLICATE, stays, asked=order.exact_duplicates or order.threshold is not None)
+    _settle(judged, Reason.EXACT_DUPLICATE, stays, asked=Reason.EXACT_DUPLICATE in order.asked)
 
 
 def _leave_out_beaten(judged: _Judged, scores: Sequence[Score]) -> None:
@@ -209,7 +205,7 @@ def _leave_out_similar(judged: _Judged, order: Curation, texts: _Texts) -> None:
     different = [number for number in judged.left() if number not in copies]
     found = near_duplicates(texts, different, _prompts(judged), order.threshold or LIKELY)
     judged.notes += _notes(found)
-    _settle(judged, Reason.NEAR_DUPLICATE, found.of, asked=order.threshold is not None)
+    _settle(judged, Reason.NEAR_DUPLICATE, found.of, asked=Reason.NEAR_DUPLICATE in order.asked)
 
 
 def _settle(judged: _Judged, reason: Reason, stays: Mapping[int, int], *, asked: bool) -> None:

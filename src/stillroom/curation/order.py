@@ -75,6 +75,18 @@ class Curation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """How similar prompts must be for the split to hold their rows together; None: only equal ones."""
         return self.threshold if self.split_similarity is None else self.split_similarity
 
+    @property
+    def asked(self) -> frozenset[Reason]:
+        """The checks that leave rows out, those that are always made included."""
+        by_choice = {
+            Reason.REFUSAL: self.refusals,
+            Reason.TRUNCATED: self.truncated,
+            # A copy is as similar as can be.
+            Reason.EXACT_DUPLICATE: self.exact_duplicates or self.threshold is not None,
+            Reason.NEAR_DUPLICATE: self.threshold is not None,
+        }
+        return frozenset(reason for reason in Reason if by_choice.get(reason, True))
+
     def check(self) -> None:
         """Raises InvalidRequest naming a value that cannot be used and what to give instead."""
         for name, value in (("near_duplicates", self.threshold), ("split_similarity", self.split_similarity)):

@@ -1,11 +1,12 @@
 // Which rows are better left out: each check with how many rows it finds, and what the rows look like.
 
-import { useText, useWords } from "../../i18n";
+import { useText } from "../../i18n";
 import { Check, ErrorNote, Note, TextInput, Waiting } from "../../ui";
 import { useDataReport } from "./asking";
 import { isLength, isSimilarity, LEAST_SIMILAR, type LengthLimit, LIKELY, LIMITS_OF_LENGTH } from "./curation";
 import styles from "./curation.module.css";
 import { DataReportView } from "./data_report";
+import { UNKNOWN, useLanguageName } from "./language_name";
 import type { StepProps } from "./step";
 
 export function CurationStep(given: StepProps) {
@@ -181,18 +182,4 @@ function Lengths({ choices: { curation }, set }: StepProps) {
   );
 }
 
-/** A language by its name in the reader's language. */
-export function useLanguageName(): (code: string) => string {
-  const { language, t } = useWords();
-  return (code) => {
-    if (code === UNKNOWN) return t("distill.language_unknown");
-    try {
-      return new Intl.DisplayNames([language], { type: "language" }).of(code) ?? code;
-    } catch {
-      return code;
-    }
-  };
-}
-
-const UNKNOWN = "und";
 const LANGUAGES = 8;

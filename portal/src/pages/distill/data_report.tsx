@@ -5,7 +5,7 @@ import type { DataReport } from "../../api/types";
 import { useText } from "../../i18n";
 import { Note, Stat, useFormat } from "../../ui";
 import styles from "./curation.module.css";
-import { useLanguageName } from "./curation_step";
+import { useLanguageName } from "./language_name";
 
 type Bar = { name: string; count: number };
 

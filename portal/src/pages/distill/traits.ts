@@ -6,11 +6,11 @@ import { useEffect } from "react";
 import { get } from "../../api/http";
 import { messagesOf, wordsOf } from "../../api/messages";
 import type { ChatMessage, CompletionDetail, CompletionRow, List } from "../../api/types";
+import type { AddressChanges } from "../../ui";
 import { asked, COMPLETIONS } from "../completions/filter";
 import { beginningOf } from "../files/beginning";
 import type { Choices, Source } from "./choices";
 import { pairOf } from "./examples";
-import type { StepProps } from "./step";
 
 export interface Traits {
   arePairs: boolean;
@@ -38,7 +38,7 @@ export function useTraits(source: Source) {
 }
 
 /** A file says itself what its rows are, and so which method learns from them. */
-export function useMethodOfFile({ source, method }: Choices, set: StepProps["set"]): void {
+export function useMethodOfFile({ source, method }: Choices, set: (changes: AddressChanges) => void): void {
   const { data } = useTraits(source);
   const arePairs = data?.arePairs ?? false;
   const isOther = source.kind === "file" && data !== undefined && arePairs !== (method === "dpo");
