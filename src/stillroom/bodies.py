@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import inspect
 
-from stillroom.errors import InvalidRequest, shortened
+from stillroom.errors import InvalidRequest, did_you_mean, shortened
 
 T = TypeVar("T")
 
@@ -52,7 +52,8 @@ def _told(message: str, kind: type[Any], place: str) -> InvalidRequest:
         return InvalidRequest(f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
     if reason.startswith("Object contains unknown field `"):
         name = _within(field, reason)
-        return InvalidRequest(f"Unknown parameter: '{name}'.{_fields(allowed)}", param=name, code="unknown_parameter")
+        told = _fields(name.rpartition(".")[2], allowed)
+        return InvalidRequest(f"Unknown parameter: '{name}'.{told}", param=name, code="unknown_parameter")
     return InvalidRequest(f"Invalid '{field or 'body'}': {_why(reason, allowed)}.", param=field or None)
 
 
@@ -122,7 +123,10 @@ def _values(kinds: Iterable[inspect.Type]) -> Iterator[Any]:
             yield from (each.value for each in kind.cls)
 
 
-def _fields(kinds: Iterable[inspect.Type]) -> str:
-    """The fields there are, where only one struct may stand."""
+def _fields(wrong: str, kinds: Iterable[inspect.Type]) -> str:
+    """The fields there are instead of the wrong one, where only one struct may stand."""
     structs = [kind for kind in kinds if isinstance(kind, inspect.StructType)]
-    return f" Known are: {', '.join(field.encode_name for field in structs[0].fields)}." if len(structs) == 1 else ""
+    if len(structs) != 1:
+        return ""
+    known = [field.encode_name for field in structs[0].fields]
+    return f"{did_you_mean(wrong, known)} Known are: {', '.join(known)}."

@@ -32,6 +32,8 @@ pickled, because they cross process boundaries.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
 ECHOED_LETTERS = 128  # the names of fine-tuned models, the longest that are ours, are seldom longer
@@ -205,6 +207,12 @@ class MissingExtra(StillroomError):
 def shortened(text: str) -> str:
     """What a caller sent, as a message echoes it."""
     return text if len(text) <= ECHOED_LETTERS else text[:ECHOED_LETTERS] + "…"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The known name that is most like a wrong one, as a question after a message; empty when none is."""
+    near = difflib.get_close_matches(shortened(name), sorted(known), n=1)
+    return f" Did you mean `{near[0]}`?" if near else ""
 
 
 def all_errors(kind: type[StillroomError] = StillroomError) -> list[type[StillroomError]]:

@@ -231,7 +231,8 @@ def test_fine_tuning_jobs(
     made = raw("POST", "/v1/fine_tuning/jobs", body)[2]
     specification.check("POST", "/fine_tuning/jobs", made)
     method = {"type": "dpo", "dpo": {"hyperparameters": {"n_epochs": 1, "beta": 0.2}}}
-    preferring = raw("POST", "/v1/fine_tuning/jobs", {**body, "method": method})[2]
+    learned = client.fine_tuning.jobs.retrieve(job.id).fine_tuned_model
+    preferring = raw("POST", "/v1/fine_tuning/jobs", {**body, "model": learned, "method": method})[2]
     specification.check("POST", "/fine_tuning/jobs", preferring)
     for job_id in (made["id"], preferring["id"]):
         assert await_end(client, job_id).status == "failed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -158,8 +159,8 @@ def test_a_run_that_is_interrupted_says_how_to_go_on(tmp_path: Path) -> None:
         assert set(times_asked(teacher).values()) == {1}, "what was under way was waited for, and kept"
 
 
-def test_a_thousand_rows_with_faults_come_to_exact_sums(tmp_path: Path) -> None:
-    count = 1000
+def test_hundreds_of_rows_with_faults_come_to_exact_sums(tmp_path: Path) -> None:
+    count = 400
     unlucky = Unlucky(frozenset(range(0, count, 40)), frozenset(range(5, count, 40)))
 
     def answer(body: dict[str, Any]) -> str:
@@ -171,22 +172,22 @@ def test_a_thousand_rows_with_faults_come_to_exact_sums(tmp_path: Path) -> None:
         spec["prompt_settings"] = {"enable_chain_of_thought": True}
         seen = until_the_job(spec, settings)
         failed = {line["row"]: line["reason"] for line in json_lines(labels(tmp_path).with_name("failed.jsonl"))}
-        assert len(failed) == 50
+        assert len(failed) == 20
         assert failed["training-1"].startswith("status 400")
         assert failed["training-10"] == "the reply is no JSON object; it starts with 'no JSON'."
         assert times_asked(teacher) == Counter({n: 2 if n in unlucky.at_first else 1 for n in range(count)})
         answered = [request["body"] for request in teacher.requests]
         paid = [body for place, body in enumerate(answered) if number_of(body) not in unlucky.refused]
         events, cost = in_ledger(tmp_path)
-        assert events == count - 25
-        assert (seen[-1].done, seen[-1].failed, seen[-1].cost_picousd) == (count, 50, cost)
+        assert events == count - 10
+        assert (seen[-1].done, seen[-1].failed, seen[-1].cost_picousd) == (count, 20, cost)
         assert cost == expected_cost(paid, unlucky, answer)
-        assert len(json_lines(labels(tmp_path).with_name("training.jsonl"))) == count - 50
+        assert len(json_lines(labels(tmp_path).with_name("training.jsonl"))) == count - 20
         # Only those that failed are asked again, the ones that were not understood too.
         unlucky.healed.append(True)
         until_the_job(spec, settings, retry_failed=True)
-        assert teacher.calls == count + 25 + 50
-        assert len(json_lines(labels(tmp_path).with_name("failed.jsonl"))) == 25
+        assert teacher.calls == count + 10 + 20
+        assert len(json_lines(labels(tmp_path).with_name("failed.jsonl"))) == 10
         # Ninety-five in a hundred are too few for whoever asks for more.
         spec["teacher_model_settings"]["endpoint_request_settings"]["min_endpoint_success_ratio"] = 0.99
         with pytest.raises(DistillationFailed, match=r"success ratio is 0.97 .* min_endpoint_success_ratio 0.99"):
@@ -219,6 +220,23 @@ def test_a_budget_without_a_limit_to_answers_sets_one(tmp_path: Path) -> None:
     assert 0.09 < in_ledger(tmp_path)[1] / 1e12 <= 0.15
     assert {request["body"]["max_tokens"] for request in teacher.requests} == {4096}
     assert any("with max_tokens 4096" in str(each) for each in told)
+
+
+def test_a_reasoning_model_is_given_its_limit_by_the_name_that_it_knows(
+    tmp_path: Path, teacher: ScriptedTeacher
+) -> None:
+    @dataclass(frozen=True)
+    class Reasoning:
+        async def send(self, reply: Reply) -> web.StreamResponse:
+            message = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+            refused = Status(code=400, body={"error": {"message": message}})
+            return await (refused.send(reply) if "max_tokens" in reply.question else reply.send())
+
+    teacher.script_lasting(Reasoning())
+    seen = until_the_job(spec_of(tmp_path, budget_usd=5), settings_of(tmp_path, teacher))
+    assert (seen[-1].done, seen[-1].failed) == (COUNT, 0)
+    assert teacher.calls <= COUNT + 10
+    assert teacher.requests[-1]["body"]["max_completion_tokens"] == 4096
 
 
 def test_a_ratio_that_is_exactly_reached_is_enough(tmp_path: Path) -> None:
@@ -302,6 +320,21 @@ def test_a_teacher_that_is_gone_ends_the_run_and_no_row_counts_as_failed(
     assert labels(tmp_path).read_bytes() == b""
     teacher.script_lasting(None)
     assert until_the_job(spec, settings)[-1].failed == 0
+
+
+def test_a_teacher_that_cannot_be_reached_is_told_of_and_ends_the_run_soon(tmp_path: Path) -> None:
+    told: list[object] = []
+    settings = Settings(
+        data=str(tmp_path / "data"),
+        teachers={"t": Teacher(base_url="http://127.0.0.1:9/v1")},
+        distillation=DistillationSettings(attempts=2, retry_seconds=1.3),
+    )
+    with pytest.raises(
+        DistillationFailed, match=r"has not answered at all: The teacher 't' cannot be reached: [^:]*\."
+    ):
+        distill(spec_of(tmp_path), settings=settings, watch=told.append)
+    assert any(re.search(r"does not answer: .*Asking again in [12] seconds", str(each)) for each in told)
+    assert {each.failed for each in told if isinstance(each, Progress)} == {0}
 
 
 def test_a_file_that_asks_for_something_else_begins_a_new_run_and_says_so(

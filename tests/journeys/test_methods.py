@@ -114,10 +114,18 @@ def messages_of(sdk: OpenAI, job: FineTuningJob) -> list[str]:
     return [event.message for event in sdk.fine_tuning.jobs.list_events(job.id, limit=100)]
 
 
-def test_a_dropped_prompt_is_echoed_and_told_with_what_it_saves(sdk: OpenAI, short: FineTuningJob) -> None:
+def test_a_dropped_prompt_is_echoed_and_told_with_what_it_saves(
+    server: Server, sdk: OpenAI, short: FineTuningJob
+) -> None:
     assert short.hyperparameters.to_dict()["system_prompt"] == "drop"
     (told,) = [text for text in messages_of(sdk, short) if text.startswith("The system prompt is dropped")]
     assert re.search(rf"its {len(PROMPT)} characters.* saves [1-9]\d* prompt tokens each", told)
+    shown = server.cli("jobs", "show", short.id).stdout
+    assert told in shown
+    assert re.search(r"^method: supervised\nsaves: [1-9]\d* prompt tokens a call", shown, re.MULTILINE)
+    assert re.search(
+        r"^saves: [1-9]\d* prompt tokens a call", server.cli("jobs", "watch", short.id).stderr, re.MULTILINE
+    )
 
 
 def test_a_deployed_student_is_asked_without_its_prompt_and_the_usage_says_so(
@@ -257,6 +265,7 @@ def test_the_rule_of_auto_knows_the_method(raw: Raw, preferring: FineTuningJob) 
         ({"type": "reinforcement", "reinforcement": {"grader": {}}}, "method.type"),
         ({"type": "dpo", "dpo": {"hyperparameters": {"soft_label_weight": 0.5}}}, "hyperparameters.soft_label_weight"),
         ({"type": "supervised", "supervised": {"hyperparameters": {"beta": 0.1}}}, "hyperparameters.beta"),
+        ({"type": "on_policy"}, "model"),  # it starts from nothing
     ],
 )
 def test_what_a_method_has_no_use_for_is_refused_by_name(

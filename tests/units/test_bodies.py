@@ -66,7 +66,12 @@ CAT = {"kind": "cat"}
         (
             {"pet": CAT, "colours": 1},
             "colours",
-            "Unknown parameter: 'colours'. Known are: pet, size, colour, weight, names, tags, others, gift.",
+            "Unknown parameter: 'colours'. Did you mean `colour`? Known are: pet, size, colour, weight, names, tags, others, gift.",
+        ),
+        (
+            {"pet": CAT, "price": 1},
+            "price",
+            "Unknown parameter: 'price'. Known are: pet, size, colour, weight, names, tags, others, gift.",
         ),
         ({"pet": {**CAT, "tricks": []}}, "pet.tricks", "Unknown parameter: 'pet.tricks'."),
     ],

@@ -16,6 +16,7 @@ from stillroom.billing.break_even import Traffic, break_even, traffic_of
 from stillroom.catalog import DeploymentState
 from stillroom.clock import DAY_SECONDS
 from stillroom.config import Price
+from stillroom.distillation.asking import key_of
 from stillroom.errors import ModelNotFound
 from stillroom.serving.savings import break_even_of
 
@@ -94,8 +95,8 @@ def test_an_hours_traffic_counts_as_a_days() -> None:
     assert hour.teacher_day_picousd == 30 * 10**12
 
 
-def answer(platform: Platform, model: str, at: int, price: Price = TEACHER) -> None:
-    entry = Entry(project=1, kind=Kind.ANSWER, model=model, prompt_tokens=800, completion_tokens=100)
+def answer(platform: Platform, model: str, at: int, price: Price = TEACHER, key: str | None = None) -> None:
+    entry = Entry(project=1, kind=Kind.ANSWER, model=model, key_id=key, prompt_tokens=800, completion_tokens=100)
     platform.writer.write(lambda connection: record(connection, entry, price, at=at))
 
 
@@ -108,6 +109,16 @@ def test_traffic_is_the_models_answers_of_thirty_days(platform: Platform) -> Non
     assert seen.cost_picousd == 3 * (800 * 2_500_000 + 100 * 10_000_000)
     assert (seen.since, seen.until) == (NOW - 30 * DAY_SECONDS, NOW)
     assert traffic_of(platform.database, 2, {"gpt-4o"}, NOW).calls == 0
+
+
+def test_labels_of_a_distillation_are_no_traffic(platform: Platform) -> None:
+    run = key_of("tickets", "1a2b3c4d")
+    for day in (0, 5, 40):
+        answer(platform, "gpt-4o", NOW - day * DAY_SECONDS, key=run)
+    assert traffic_of(platform.database, 1, {"gpt-4o"}, NOW).calls == 0
+    answer(platform, "gpt-4o", NOW - DAY_SECONDS, key="key_1")
+    seen = traffic_of(platform.database, 1, {"gpt-4o"}, NOW)
+    assert (seen.calls, seen.since) == (1, MIDNIGHT - DAY_SECONDS)
 
 
 def test_the_window_begins_with_the_first_day_that_was_called(platform: Platform) -> None:

@@ -190,6 +190,20 @@ def test_whatever_has_a_chunks_shape_can_be_put_together(values: list[Any]) -> N
     assert usage.completion_tokens >= 0
 
 
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("yes", ("", "yes")),
+        (" \n<think>\nso\n</think>\n\nyes ", ("\nso\n", "yes ")),
+        ("<think>a</think>b</think>", ("a", "b</think>")),
+        ("<think>it broke off", ("it broke off", "")),
+        ("I <think>so</think>", ("", "I <think>so</think>")),
+    ],
+)
+def test_thoughts_are_parted_from_the_answer_behind_them(text: str, parts: tuple[str, str]) -> None:
+    assert chat.parted(text) == parts
+
+
 def test_an_index_that_would_fill_memory_is_no_chunk() -> None:
     assert chat.is_chunk(chunk(delta={"tool_calls": [{"index": 3}]}))
     assert not chat.is_chunk(chunk(delta={"tool_calls": [{"index": 10**9}]}))

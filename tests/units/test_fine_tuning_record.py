@@ -121,6 +121,9 @@ def test_what_a_method_found_is_told_once_in_words(platform: Platform) -> None:
     job, held = claimed(platform)
     prompt = {"text": "Answer with the colour.", "tokens": 7}
     start(platform, held, soft_label_positions=0.925, dropped_prompt=prompt)
+    events, _ = platform.fine_tuning.events(PROJECT, job.id, after=None, limit=100)
+    (figures,) = [event.data for event in events if event.message == "Fine-tuning job started"]
+    assert figures == {"soft_label_positions": 0.925, "dropped_prompt_tokens": 7}
     start(platform, held, soft_label_positions=0.925, dropped_prompt=prompt, resumed_from_step=2)
     assert messages_of(platform, job)[-4:] == [
         "Fine-tuning job started",
@@ -151,7 +154,7 @@ def test_the_trainer_is_told_the_method_and_where_its_teacher_lies(platform: Pla
     teacher = {"openai_name": "ft:m", "azure_name": "m.ft", "base": "scratch-small", "job": "j", "blob": "models/m"}
     platform.writer.write(lambda c: catalog.add_model(c, project=PROJECT, step=None, **teacher))
     own = {"teacher": "ft:m", "hyperparameters": {"n_epochs": 2, "system_prompt": "drop"}}
-    job, held = claimed(platform, method={"type": "on_policy", "on_policy": own})
+    job, held = claimed(platform, model="ft:m", method={"type": "on_policy", "on_policy": own})
     FineTune(platform, held, job)._lay_out()
     spec = msgspec.json.decode((platform.settings.folder / "runs" / job.id / "spec.json").read_bytes())
     assert (spec["method"], spec["hyperparameters"]["system_prompt"]) == ("on_policy", "drop")

@@ -73,6 +73,7 @@ def test_what_openai_does_not_have_is_echoed_when_it_is_asked_for() -> None:
         (dpo(beta=2.5), "hyperparameters.beta", "a number above 0, 2 at most"),
         (dpo(beta=True), "hyperparameters.beta", "a number above 0, 2 at most"),
         (dpo(bta=1), "hyperparameters.bta", "Unknown hyperparameter 'bta'; known are n_epochs"),
+        (dpo(bta=1), "hyperparameters.bta", "Did you mean `beta`?"),
         (dpo(soft_label_weight=0.5), "hyperparameters.soft_label_weight", "no effect on a job of type 'dpo'"),
         (supervised(beta=0.1), "hyperparameters.beta", "no effect on a job of type 'supervised'; it is for dpo"),
         (supervised(soft_label_weight=1.1), "hyperparameters.soft_label_weight", "a number from 0 to 1"),
@@ -111,15 +112,25 @@ def upload(platform: Platform, lines: bytes) -> str:
     return platform.files.create(1, "a.jsonl", "fine-tune", [lines]).id
 
 
+def tuned(platform: Platform, name: str = "ft:m") -> str:
+    """A fine-tuned model, as far as the catalogue knows."""
+    blob = f"models/{name.removeprefix('ft:')}"
+    (platform.settings.folder / "blobs" / blob).mkdir(parents=True)
+    known = {"openai_name": name, "azure_name": f"{name}.ft", "base": "scratch-small", "job": "j"}
+    platform.writer.write(lambda c: catalog.add_model(c, project=1, **known, step=None, blob=blob))
+    return name
+
+
 def failed(platform: Platform, method: str, **files: str) -> dict[str, Any] | None:
     """The error of a job whose files were looked at; None when it goes on."""
-    order = fine_tuning.parse_order({"model": "scratch-small", "method": {"type": method}, **files})
+    order = fine_tuning.parse_order({"model": "ft:m", "method": {"type": method}, **files})
     job = platform.fine_tuning.create(1, order)
     platform.fine_tuning.validate_waiting()
     return platform.fine_tuning.get(1, job.id).error
 
 
 def test_a_job_on_the_other_kind_of_file_fails_and_is_told_the_method_to_choose(platform: Platform) -> None:
+    tuned(platform)
     chats = upload(platform, example_lines(10))
     pairs = upload(platform, (msgspec.json.encode(PAIR) + b"\n") * 10)
     assert failed(platform, "supervised", training_file=chats) is None
@@ -133,9 +144,15 @@ def test_a_job_on_the_other_kind_of_file_fails_and_is_told_the_method_to_choose(
         assert (error["code"], error["param"]) == ("invalid_training_file", "training_file")
         assert words in error["message"]
         assert f"Choose the method '{other}' for this file." in error["message"]
-    error = failed(platform, "dpo", training_file=pairs, validation_file=chats)
-    assert error is not None
-    assert error["param"] == "validation_file"
+    for method, training, validation, rows in (
+        ("dpo", pairs, chats, "preference pairs"),
+        ("supervised", chats, pairs, "conversations"),
+    ):
+        error = failed(platform, method, training_file=training, validation_file=validation)
+        assert error is not None
+        assert error["param"] == "validation_file"
+        assert f"This is the validation file: give one of {rows}" in error["message"]
+        assert "Choose the method" not in error["message"]
 
 
 # --- the teacher of an on-policy job ------------------------------------------------------------------
@@ -146,9 +163,9 @@ def on_policy(**own: Any) -> dict[str, Any]:
 
 
 def test_an_on_policy_student_is_judged_by_itself_unless_another_is_named(platform: Platform) -> None:
-    file = upload(platform, example_lines(10))
+    model, file = tuned(platform), upload(platform, example_lines(10))
     for own in ({}, {"teacher": "self"}, {"hyperparameters": {"n_epochs": 1}}):
-        order = fine_tuning.parse_order({"model": "scratch-small", "training_file": file, "method": on_policy(**own)})
+        order = fine_tuning.parse_order({"model": model, "training_file": file, "method": on_policy(**own)})
         assert (order.method, order.teacher) == (MethodType.ON_POLICY, None)
         assert platform.fine_tuning.create(1, order).teacher is None
 
@@ -171,14 +188,27 @@ def test_a_teacher_that_cannot_judge_is_refused_by_name(platform: Platform, teac
 
 
 def test_a_fine_tuned_model_can_be_the_teacher(platform: Platform) -> None:
-    (platform.settings.folder / "blobs" / "models" / "m").mkdir(parents=True)
-    names = {"openai_name": "ft:m", "azure_name": "m.ft"}
-    platform.writer.write(
-        lambda c: catalog.add_model(c, project=1, **names, base="scratch-small", job="j", step=None, blob="models/m")
-    )
-    file = upload(platform, example_lines(10))
-    body = {"model": "scratch-small", "training_file": file, "method": on_policy(teacher="ft:m")}
+    teacher, file = tuned(platform), upload(platform, example_lines(10))
+    body = {"model": tuned(platform, "ft:student"), "training_file": file, "method": on_policy(teacher=teacher)}
     job = platform.fine_tuning.create(1, fine_tuning.parse_order(body))
     reference = platform.fine_tuning.teacher_reference(1, job.teacher)
     assert reference is not None
     assert reference["path"].endswith("models/m")
+
+
+# --- a student that has nothing to prefer or to go on from ----------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["dpo", "on_policy"])
+def test_a_student_that_starts_from_nothing_must_imitate_first_and_its_fine_tune_need_not(
+    platform: Platform, method: str
+) -> None:
+    rows = example_lines(10) if method == "on_policy" else (msgspec.json.encode(PAIR) + b"\n") * 10
+    body = {"training_file": upload(platform, rows), "method": {"type": method}}
+    order = fine_tuning.parse_order({"model": "scratch-small", **body})
+    for asked_for in (platform.fine_tuning.create, platform.fine_tuning.check):  # a job, and a quote of one
+        with pytest.raises(InvalidRequest, match=r"by imitation first .* then name the model") as refused:
+            asked_for(1, order)
+        assert refused.value.param == "model"
+    made = platform.fine_tuning.create(1, fine_tuning.parse_order({"model": tuned(platform), **body}))
+    assert made.method.value == method

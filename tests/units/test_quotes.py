@@ -20,6 +20,7 @@ from stillroom.fine_tuning import Hyperparameters, Job
 from stillroom.fine_tuning.quote import Measurement, Quote, minutes_of
 from stillroom.fine_tuning.table import fine_tuning_jobs
 from tests.support import example_lines
+from tests.units.test_method import tuned
 
 PROJECT = 1
 NUMBERS = Hyperparameters(n_epochs=3, batch_size=4, learning_rate_multiplier=1.0)
@@ -130,7 +131,10 @@ def test_a_quote_is_of_its_method_and_tells_what_a_dropped_prompt_saves(platform
     assert platform.quotes.get(PROJECT, quoted.id).dropped_prompt_tokens == 7
     assert found(platform, made(platform, order(file, **dropping))) == quoted.id
     assert found(platform, made(platform, order(file))) is None
-    assert found(platform, made(platform, order(file, method={"type": "dpo"}))) is None
+    other = {"method": {"type": "dpo"}, "model": tuned(platform)}
+    quoted = quote(platform, order(file, **{**other, "method": None}))
+    assert found(platform, made(platform, order(file, **{**other, "method": None}))) == quoted.id
+    assert found(platform, made(platform, order(file, **other))) is None
 
 
 def test_a_jobs_quote_is_the_newest_of_its_file_model_and_numbers(platform: Platform) -> None:

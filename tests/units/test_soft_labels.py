@@ -153,9 +153,16 @@ def test_an_answer_read_token_by_token_is_the_answer(told: Any) -> None:
         [{"logprobs": {"content": []}}, {"logprobs": told}],
     ):
         data = msgspec.json.encode({"choices": choices, "usage": {"total": 1}})
-        assert parse(data) == msgspec.json.decode(data)
-    assert parse(ODD) == msgspec.json.decode(ODD)
+        assert msgspec.json.encode(parse(data)) == data
+    assert msgspec.json.decode(msgspec.json.encode(parse(ODD))) == msgspec.json.decode(ODD)
     assert parse(b"[1]") == [1]
+
+
+@pytest.mark.parametrize("broken", [b'"\\ud800"', b'"\xff"', b'"\\x"', b"01", b"{]"])
+@pytest.mark.parametrize("shape", [b'{"content":[1,%s]}', b"[%s]", b'{"content":%s}'])
+def test_logprobs_that_could_not_be_read_again_are_no_json_of_an_answer(shape: bytes, broken: bytes) -> None:
+    with pytest.raises((msgspec.DecodeError, UnicodeDecodeError)):
+        parse(b'{"choices":[{"logprobs":%s}]}' % (shape % broken))
 
 
 class Wordy:

@@ -48,7 +48,8 @@ def _examples(call: Call, model: str) -> tuple[str, int]:
         return call.platform.fine_tuning.base_of(call.project, model), examples
     assert file_id is not None
     order = fine_tuning.parse_order({"model": model, "training_file": file_id, **_method(call)})
-    base = call.platform.fine_tuning.check(call.project, order)
+    base = call.platform.fine_tuning.base_of(call.project, model)
+    call.platform.fine_tuning.check_files(call.project, order)
     return base, call.platform.files.get(call.project, file_id).examples or 0
 
 

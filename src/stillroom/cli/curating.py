@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-import tempfile
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,9 +119,9 @@ def report(
     if output is None:
         outcome, _ = _curated(file, curation)
     else:
-        with _draft_of(output, file) as draft:
+        with _written(output, file) as target:
             outcome, kept = _curated(file, curation)
-            _copy_lines(file, draft, kept)
+            _copy_lines(file, target, kept)
         note(f"{len(kept):,} rows written to {output}.")
     if json:
         as_json(msgspec.to_builtins(outcome.report))
@@ -172,17 +173,30 @@ def _curated(file: Path, curation: Curation) -> tuple[Outcome, set[int]]:
 
 
 @contextmanager
-def _draft_of(output: Path, file: Path) -> Iterator[BinaryIO]:
-    """A file that becomes the output once all is written; made before anything is read for it."""
-    if output.is_dir():
-        raise typer.BadParameter(f"{output} is a folder; name a file.", param_hint="--output")
-    if output.exists() and output.samefile(file):
-        raise typer.BadParameter(f"{output} is the file that is read; name another.", param_hint="--output")
+def _written(output: Path, file: Path) -> Iterator[BinaryIO]:
+    """What is written becomes the output once all of it is there; opened before anything is read for it."""
     try:
-        with tempfile.NamedTemporaryFile(prefix=f".{output.name}.", dir=output.parent, delete=False) as draft:
-            ...
+        if output.exists() and output.samefile(file):
+            raise typer.BadParameter(f"{output} is the file that is read; name another.", param_hint="--output")
+        # What is there and is no file, such as a pipe, must stay where it is.
+        is_file = output.is_file() or not output.exists()
+        with _replacing(output.resolve()) if is_file else output.open("wb") as target:
+            yield target
     except OSError as error:
         raise typer.BadParameter(f"{output} cannot be written: {error.strerror}.", param_hint="--output") from error
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with draft.open("wb") as target:
+            yield target
+        if path.exists():
+            shutil.copymode(path, draft)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _copy_lines(file: Path, target: BinaryIO, kept: set[int]) -> None:

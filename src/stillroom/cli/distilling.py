@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import msgspec
@@ -13,7 +14,7 @@ from stillroom.cli import curating
 from stillroom.cli.client import Client, ServerError, connect, segment
 from stillroom.cli.options import Data, Json, Metadata, Wait, metadata, since
 from stillroom.cli.output import as_json, err, fail, note, say, table, when
-from stillroom.curation import Report
+from stillroom.curation import Curation, Report
 from stillroom.datasets.answers import Reasoning
 from stillroom.student.hyperparameters import MethodType as Method
 
@@ -129,7 +130,7 @@ def distill(
         rows["curation"] = wishes
     rows |= {name: value for name, value in (("soft_labels", bool(soft_labels)), ("reasoning", reasoning)) if value}
     if dry_run:
-        _tell_dry_run(reached.post("/v1/stillroom/selections", {**rows, "dry_run": True}), json=json)
+        _tell_dry_run(reached.post("/v1/stillroom/selections", {**rows, "dry_run": True}), curation, json=json)
         return
     body: dict[str, Any] = {"model": student}
     drop = "drop" if drop_system_prompt else None
@@ -161,11 +162,11 @@ def distill(
     finish(reached, job, wait=wait, json=json)
 
 
-def _tell_dry_run(selection: dict[str, Any], *, json: bool) -> None:
+def _tell_dry_run(selection: dict[str, Any], curation: Curation, *, json: bool) -> None:
     if json:
         as_json(selection)
     else:
-        curating.tell(msgspec.convert(selection["report"], Report))
+        curating.tell(msgspec.convert(selection["report"], Report), curation)
 
 
 def method_of(method: str, teacher: str | None = None, **hyperparameters: Any) -> dict[str, Any]:
@@ -233,19 +234,20 @@ def create_job(
 
 @jobs.command("show")
 def show_job(job_id: JobId, json: Json = False, data: Data = None) -> None:
-    """Show a job, its checkpoints and its last events."""
+    """Show a job, its checkpoints and its events; of the steps the last."""
     reached = connect(data)
     path = f"{JOBS}/{segment(job_id)}"
     job = reached.get(path)
     job["checkpoints"] = reached.get(f"{path}/checkpoints")["data"]
-    job["events"] = reached.get(f"{path}/events", {"limit": 100})["data"]
+    job["events"] = list(reached.pages(f"{path}/events", {}))
     job["quote"] = _comparison(reached, job)
     if json:
         as_json(job)
         return
     for name in ("id", "status", "model", "fine_tuned_model", "trained_tokens", "training_file"):
         say(f"{name}: {job[name]}")
-    say(f"method: {job['method']['type']}")
+    for line in _told_of_method(job, job["events"]):
+        say(line)
     say("hyperparameters: " + " ".join(f"{name}={value}" for name, value in job["hyperparameters"].items()))
     for line in _compared(job["quote"]):
         say(line)
@@ -314,6 +316,19 @@ def follow(reached: Client, job_id: str) -> dict[str, Any]:
             time.sleep(LOOK_SECONDS)
 
 
+def _told_of_method(job: dict[str, Any], events: Iterable[dict[str, Any]]) -> list[str]:
+    """The method, and what its events say of how it went."""
+    method = str(job["method"]["type"])
+    judge = (job["method"].get(method) or {}).get("teacher")
+    lines = [f"method: {method}" + (f", judged by {judge}" if judge else "")]
+    for event in events:
+        if (share := event["data"].get("soft_label_positions")) is not None:
+            lines.append(f"soft labels: {share:.1%} of the tokens to learn have them")
+        if (tokens := event["data"].get("dropped_prompt_tokens")) is not None:
+            lines.append(f"saves: {tokens:,} prompt tokens a call, by doing without the system prompt")
+    return lines
+
+
 def _last_step(reached: Client, path: str) -> dict[str, Any] | None:
     events = reached.patiently(f"{path}/events", {"limit": 10})["data"]
     return next((event["data"] for event in events if event["type"] == "metrics"), None)
@@ -327,7 +342,8 @@ def finish(reached: Client, job: dict[str, Any], *, wait: bool, json: bool) -> N
     elif not wait:
         say(job["id"])
     elif job["status"] == "succeeded":
-        for line in _compared(_comparison(reached, job)):
+        events = reached.pages(f"{JOBS}/{segment(job['id'])}/events", {})
+        for line in (*_told_of_method(job, events), *_compared(_comparison(reached, job))):
             note(line)
         say(job["fine_tuned_model"])
     if not wait or job["status"] == "succeeded":

@@ -49,7 +49,13 @@ def run(
         fail("Interrupted. What was answered and trained is kept: run the same command to go on.")
         raise typer.Exit(INTERRUPTED) from None
     if outcome.repeated:
-        note("This run is finished, and there is nothing left to do.")
+        failed = outcome.training.failed + (outcome.validation.failed if outcome.validation else 0)
+        rest = (
+            f"{failed:,} rows failed, for which `--retry-failed` asks again"
+            if failed
+            else "there is nothing left to do"
+        )
+        note(f"This run is finished, and {rest}.")
     if json:
         as_json(msgspec.to_builtins(outcome))
         return
@@ -113,7 +119,8 @@ def _told_of_labels(event: distillation.Progress) -> str:
 
 def _told_of_training(event: distillation.Training) -> str:
     loss = "" if event.loss is None else f", loss {event.loss:.4f}"
-    return f"steps, {event.status}{loss}"
+    status = "checking the files" if event.status == "validating" else event.status
+    return f"steps, {status}{loss}"
 
 
 def _duration(seconds: float) -> str:

@@ -148,7 +148,11 @@ def report(
     wanted = FORMAT_OF.get(output.suffix.lower())
     if wanted is None:
         raise typer.BadParameter(f"{output.name!r} must end in .html, .md or .json.", param_hint="--output")
-    output.write_bytes(b"".join(reached.content(f"{_report(eval_id)}?format={wanted}{_only(runs)}")))
+    page = b"".join(reached.content(f"{_report(eval_id)}?format={wanted}{_only(runs)}"))
+    try:
+        output.write_bytes(page)
+    except OSError as error:
+        raise typer.BadParameter(f"{output} cannot be written: {error.strerror}.", param_hint="--output") from error
     say(str(output))
 
 

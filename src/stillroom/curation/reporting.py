@@ -255,7 +255,9 @@ def _notes_on(kept: Sequence[Facts], split: Split) -> list[str]:
         )
     if (labels := _labels(kept)) and labels[0].count > 0.9 * len(kept):
         share = 1000 * labels[0].count // len(kept) / 10  # rounded down: 100 % are all
-        notes.append(f"{share:g} % of the answers are {labels[0].name!r}: a student that always says so would look good.")
+        notes.append(
+            f"{share:g} % of the answers are {labels[0].name!r}: a student that always says so would look good."
+        )
     if split.largest_group * 10 > len(kept) and split.groups > 1 and split.largest_group > 10:
         notes.append(
             f"{split.largest_group} rows have so similar prompts that the split keeps them together; the validation set may "

@@ -86,10 +86,13 @@ def of_stored(database: Database, project: int, preferred: table.Filter, rejecte
     models: Counter[str] = Counter()
     for conversation, ours in better.items():
         theirs = worse.pop(conversation, {})
-        others = [answer for what, answer in theirs.items() if what not in ours]
-        found = list(zip(sorted(ours.values(), reverse=True), sorted(others, reverse=True), strict=False))
+        newest = sorted(ours, key=ours.__getitem__, reverse=True)
+        others = sorted((answer for what, answer in theirs.items() if what not in ours), reverse=True)
+        found = [(ours[best], worst) for best, worst in zip(newest, others, strict=False)]
         skipped["same_answer"] += len(theirs) - len(others)
-        skipped["no_counterpart"] += len(ours) + len(others) - 2 * len(found)
+        # A better answer whose equal is counted there had a counterpart.
+        alone = [what for what in newest[len(found) :] if what not in theirs]
+        skipped["no_counterpart"] += len(alone) + len(others) - len(found)
         models.update(model for (_, model), _ in found)
         if found:
             pairs[conversation] = [(best[0], worst[0]) for best, worst in found]

@@ -5,8 +5,8 @@
     outcome = distill("distillation.yaml")          # or a mapping with the file's keys
     print(outcome.model, outcome.training.success_ratio, outcome.cost_usd)
 
-One module a step, in this order: `spec` (what is asked for), `rows`, `labels`, `examples` (the student's training
-files), `job`, `outcome`; `run` tells the whole way. No server is needed, and torch is in the job's own process.
+One module a step, in this order: `spec` (what is asked for), `rows`, `labels` (all rows; `interview` is about one),
+`examples` (the student's training files), `job`, `outcome`; `run` tells the whole way. No server is needed, and torch is in the job's own process.
 """
 
 from stillroom.distillation.job import Training

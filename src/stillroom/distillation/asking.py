@@ -10,7 +10,8 @@ import asyncio
 import hashlib
 import math
 import random
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ from stillroom.chat import MOST_TOP_LOGPROBS, Usage
 from stillroom.config import DistillationSettings
 from stillroom.distillation.allowance import MOST_TOKENS, Allowance
 from stillroom.distillation.problems import DistillationFailed
-from stillroom.distillation.throttle import LONGEST_PAUSE_SECONDS, Throttle
+from stillroom.distillation.throttle import LONGEST_PAUSE_SECONDS, TOLD_SECONDS, Throttle
 from stillroom.errors import StudentUnavailable, TeacherFailed, TeacherRefused, TeacherTimeout
 from stillroom.gateway.complete import Call
 from stillroom.gateway.tolerance import FEW, names_logprobs
@@ -30,9 +31,10 @@ from stillroom.serving.models import Target
 
 TRY_AGAIN = {408, 409, 413, 425, 429, 500, 502, 503, 504, 529}
 OVERLOADED = {429, 503, 529}
-REFUSES_ALL = (401, 403, 404)  # no other row would fare better
+NOT_FOUND = 404
+REFUSES_ALL = (401, 403, NOT_FOUND)  # no other row would fare better
 KEY_LETTERS = 64
-LIMITS = ("max_completion_tokens", "max_tokens")  # of an answer's tokens, the newer first
+LIMIT, NEWER_LIMIT = LIMITS = ("max_tokens", "max_completion_tokens")  # of an answer's tokens
 
 
 class Unanswered(Exception):
@@ -90,13 +92,19 @@ class Reply:
 class Asker:
     """Whoever is asked in one run. Lives on the event loop."""
 
-    def __init__(self, platform: Platform, key_id: str, throttle: Throttle, allowance: Allowance) -> None:
+    def __init__(
+        self, platform: Platform, key_id: str, throttle: Throttle, allowance: Allowance, tell: Callable[[str], None]
+    ) -> None:
         self._platform = platform
+        self._tell = tell
+        self._told_at = 0.0
         self._settings: DistillationSettings = platform.settings.distillation
         self._key_id = key_id
         self._throttle = throttle
         self._allowance = allowance
         self._targets: dict[str, Target] = {}
+        self._newer: set[str] = set()
+        """Those that know the newer limit alone."""
         self.answers = 0
         """How many came in this process."""
         self.has_weighed = False
@@ -126,13 +134,28 @@ class Asker:
     async def refused_alternatives(self, model: str, number: int) -> None:
         """The model has refused to tell so many alternatives."""
         target = await self.meet(model)
-        self._platform.gateway.tolerance.refused_above(target.model, FEW if number > FEW else 0)
+        tolerance, most = self._platform.gateway.tolerance, FEW if number > FEW else 0
+        known = tolerance.most_logprobs(target.model)
+        if known is None or most < known:  # else others were told before us
+            tolerance.refused_above(target.model, most)
 
     async def ask(self, body: Mapping[str, Any], *, key: str, spent: Spent) -> Reply:
         """The answer. Raises Unanswered when there is none, BudgetReached before one could cost too much."""
         model = body["model"]
         target = await self.meet(model)
-        data = msgspec.json.encode(self._limited(body, target))
+        limited = self._limited(body, target)
+        try:
+            return await self._ask(target, limited, key, spent)
+        except Unanswered as unanswered:
+            # A reasoning model knows the newer limit alone, and names it.
+            if limited is body or NEWER_LIMIT in limited or NEWER_LIMIT not in unanswered.reason:
+                raise
+        self._newer.add(model)
+        return await self._ask(target, self._limited(body, target), key, spent)
+
+    async def _ask(self, target: Target, body: Mapping[str, Any], key: str, spent: Spent) -> Reply:
+        model = body["model"]
+        data = msgspec.json.encode(body)
         request = chat.parse_request(data)
         name = f"distillation/{key}/{hashlib.sha256(data).hexdigest()[:16]}"
         tries = 1
@@ -148,13 +171,15 @@ class Asker:
             tries += not (unanswered.status in OVERLOADED and self.answers > answers)
             if pause is None or tries > self._settings.attempts:
                 raise unanswered
+            if self.answers == answers and unanswered.status not in OVERLOADED:
+                self._tell_of_waiting(model, unanswered, pause)
             await asyncio.sleep(pause)
 
     def _limited(self, body: Mapping[str, Any], target: Target) -> Mapping[str, Any]:
         """Within a budget no answer is without a limit."""
         if not self._allowance.bounds(target.price) or _most_tokens(body):
             return body
-        return {**body, limit_of(body): MOST_TOKENS}
+        return {**body, NEWER_LIMIT if body["model"] in self._newer else limit_of(body): MOST_TOKENS}
 
     async def _once(
         self, target: Target, model: str, request: chat.ChatRequest, size: int, key: str, spent: Spent
@@ -212,9 +237,20 @@ class Asker:
         )
         return billing.cost_picousd(entry, target.price)
 
+    def _tell_of_waiting(self, model: str, unanswered: Unanswered, pause: float) -> None:
+        """Nobody else was answered meanwhile either."""
+        if pause >= 1 and time.monotonic() - self._told_at > TOLD_SECONDS:
+            self._told_at = time.monotonic()
+            self._tell(f"'{model}' does not answer: {unanswered.reason} Asking again in {pause:.0f} seconds.")
+
     def _refuse_all(self, model: str, unanswered: Unanswered) -> None:
         if unanswered.status in REFUSES_ALL and not self.answers:
-            raise RefusesAll(f"'{model}' refuses to answer: {unanswered.reason}", param="teacher")
+            what = "`base_url` and `model`" if unanswered.status == NOT_FOUND else "`api_key`"
+            raise RefusesAll(
+                f"'{model}' refuses to answer: {unanswered.reason} Look at {what} of [teachers.\"{model}\"], or at the "
+                "endpoint in the file.",
+                param="teacher",
+            )
 
     def _pause(self, error: TeacherFailed | StudentUnavailable, unanswered: Unanswered, tries: int) -> float | None:
         """Seconds until another try; None when there should be none."""
@@ -239,7 +275,10 @@ def spent_before(platform: Platform, key_id: str, since: int) -> int:
 
 def _unanswered(error: TeacherFailed | StudentUnavailable) -> Unanswered:
     status = _status_of(error)
-    words = f"status {status}: {error.message}" if status is not None else error.message
+    words = error.message
+    if status is not None:
+        bare = words.endswith(f"answered with status {status}.")  # it has said no more than that
+        words = f"status {status}." if bare else f"status {status}: {words}"
     is_gone = status is None or status in TRY_AGAIN or status in REFUSES_ALL
     about_logprobs = isinstance(error, TeacherRefused) and names_logprobs(error)
     return Unanswered(words, status, is_gone=is_gone, names_logprobs=about_logprobs)
@@ -262,7 +301,7 @@ def _told_seconds(error: TeacherFailed | StudentUnavailable) -> float | None:
 
 def limit_of(asked: Mapping[str, Any]) -> str:
     """The name under which a request's limit is set: reasoning models know the newer one alone."""
-    return "max_completion_tokens" if "reasoning_effort" in asked else "max_tokens"
+    return NEWER_LIMIT if "reasoning_effort" in asked else LIMIT
 
 
 def _most_tokens(body: Mapping[str, Any]) -> int:

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,8 @@ def write(spec: Spec, journal: Journal, platform: Platform) -> Files:
             f"{MINIMUM}. Left out: {_left_out(report)}. See {journal.folder}.",
             param="source",
         )
+    if spec.validation is not None:  # rows of its own, which curation did not hold out
+        report = replace(report, split=replace(report.split, validation=len(validation)))
     cut_short = sum(row.get("finish_reason") == LENGTH for row in (*training, *validation))
     data = journal.write_rows("training.jsonl", map(_bare, training))
     held = journal.write_rows("validation.jsonl", map(_bare, validation)) if validation else b""

@@ -38,7 +38,7 @@ class Training:
     loss: float | None
 
 
-Watch = Callable[[Training], None]
+Watch = Callable[[Training | str], None]
 
 
 def check(spec: Spec, platform: Platform) -> None:
@@ -48,8 +48,7 @@ def check(spec: Spec, platform: Platform) -> None:
     platform.budgets.refuse_if_spent(auth.DEFAULT_PROJECT)
     try:
         order = order_of(spec, platform, NO_FILE, None, {})
-        origin = platform.fine_tuning.origin_of(auth.DEFAULT_PROJECT, spec.student, _base(spec, platform))
-        student.method_of(fine_tuning.wanted_of(order.hyperparameters), origin, order.method)
+        platform.fine_tuning.check_method(auth.DEFAULT_PROJECT, order, _base(spec, platform))
     except InvalidRequest as error:
         key = spec.student_key if error.param == "model" else error.param or "hyperparameters"
         raise InvalidJobFile(f"`{key}` cannot be used: {error.message}", param=key) from error
@@ -143,8 +142,13 @@ async def _run_here(journal: Journal, platform: Platform, job: Job, watch: Watch
 
 
 async def _ended(platform: Platform, job: Job, watch: Watch) -> Job:
+    before = 0
     while True:
         job, progress = await asyncio.to_thread(_look, platform, job.id)
+        if progress.step < before:
+            state = "where its state was last saved" if progress.step else "as no state was saved yet"
+            watch(f"The training was interrupted at step {before}; it goes on from step {progress.step}, {state}.")
+        before = progress.step
         watch(progress)
         if job.state in jobs.ENDED:
             return job

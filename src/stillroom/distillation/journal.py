@@ -92,6 +92,10 @@ class Journal:
             if file is not None:
                 file.close()
         self._labels = self._lock = None
+        if self.is_new:  # nothing came of it: what was asked for is wrong
+            with suppress(OSError):
+                (self.folder / LOCK).unlink()
+                self.folder.rmdir()
 
     @property
     def is_new(self) -> bool:

@@ -55,7 +55,7 @@ class Labelling:
         self.throttle = Throttle(spec.at_once, watch)
         key_id = key_of(spec.name, journal.state.run)
         self._allowance = Allowance(spec.budget_microusd, spent_before(platform, key_id, journal.state.began_at))
-        self._asker = Asker(platform, key_id, self.throttle, self._allowance)
+        self._asker = Asker(platform, key_id, self.throttle, self._allowance, watch)
         self._unanswered: list[Label] = []
         self._finished: deque[float] = deque()
         self._left = 0
@@ -88,9 +88,13 @@ class Labelling:
                 if model:
                     await self._asker.meet(model)
             except ModelNotFound as error:
+                remedy = "Configure it under [teachers], or name a deployment, a fine-tuned model, or a student with weights."
+                if key == spec.student_key:
+                    remedy = (
+                        "dpo needs a student that answers already: train it by imitation first, and name that model."
+                    )
                 raise InvalidJobFile(
-                    f"`{key}` is {model!r}, which cannot be asked: {error.message} Configure it under [teachers], or name a "
-                    "deployment, a fine-tuned model, or a student with weights.",
+                    f"`{key}` is {model!r}, which cannot be asked: {error.message} {remedy}",
                     param=key,
                 ) from error
 
@@ -99,7 +103,7 @@ class Labelling:
             label, is_gone = await Interview(row, self._spec, self._journal, self._asker).label()
             if is_gone:
                 self._unanswered.append(label)
-                self._give_up_if_gone()
+                self._give_up_if_gone(label)
             else:
                 self._commit_unanswered()
                 self._journal.add(label)
@@ -113,7 +117,13 @@ class Labelling:
             self._journal.add(label)
         self._unanswered.clear()
 
-    def _give_up_if_gone(self) -> None:
+    def _give_up_if_gone(self, label: Label) -> None:
+        if label.status is None and not self._asker.answers:
+            raise TeacherGone(
+                f"'{self._spec.teacher}' has not answered at all: {label.failed} No row counts as failed: run the same "
+                "command when the teacher is there.",
+                param="teacher",
+            )
         if len(self._unanswered) < GIVEN_UP:
             return
         journal = self._journal
@@ -135,7 +145,7 @@ class Labelling:
         self._watch(
             Progress(
                 done=len(self._journal.rows) - self._left,
-                failed=len(self._journal.failing) + len(self._unanswered),
+                failed=len(self._journal.failing),
                 total=len(self._journal.rows),
                 rows_per_second=rate,
                 cost_picousd=self._allowance.spent,

@@ -13,7 +13,7 @@ from stillroom.billing import PICO
 from stillroom.distillation.examples import Files, shown
 from stillroom.distillation.journal import FAILED, Journal
 from stillroom.distillation.rows import TRAINING, VALIDATION
-from stillroom.distillation.spec import Spec
+from stillroom.distillation.spec import DPO, Spec
 from stillroom.fine_tuning import Job
 
 
@@ -41,6 +41,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int
     completion_tokens: int
     cost_usd: float
+    method: str
+    alike: int
+    """Of pairs: so many rows make none, because teacher and student said the same."""
     trained_tokens: int
     training_cost_usd: float
     folder: str
@@ -69,6 +72,8 @@ def outcome_of(spec: Spec, journal: Journal, platform: Platform, files: Files, j
         prompt_tokens=journal.prompt_tokens,
         completion_tokens=journal.completion_tokens,
         cost_usd=journal.cost_picousd / PICO,
+        method=spec.method,
+        alike=files.alike,
         trained_tokens=job.trained_tokens or 0,
         training_cost_usd=cost / PICO,
         folder=str(journal.folder),
@@ -82,15 +87,20 @@ def lines_of(outcome: Outcome, data: str) -> list[str]:
     """The outcome in words, with the commands that come next."""
     failed = outcome.training.failed + (outcome.validation.failed if outcome.validation else 0)
     lines = [f"model: {outcome.model}", f"weights: {outcome.model_folder}"]
-    lines += [f"{name} rows: {_words(part)}" for name, part in _parts(outcome)]
+    pairs = " pairs," if outcome.method == DPO else ""
+    lines += [f"{name} rows: {_words(part, pairs)}" for name, part in _parts(outcome)]
+    if outcome.alike:
+        lines.append(f"no pairs: {outcome.alike:,} rows, to which teacher and student said the same")
     if outcome.calls:
+        whose = "answers of teacher and student" if pairs else "answers"
         lines.append(
-            f"labels: {outcome.calls:,} answers, {outcome.prompt_tokens:,} + {outcome.completion_tokens:,} tokens, "
+            f"labels: {outcome.calls:,} {whose}, {outcome.prompt_tokens:,} + {outcome.completion_tokens:,} tokens, "
             f"{outcome.cost_usd:.6f} USD"
         )
     lines.append(f"trained: {outcome.trained_tokens:,} tokens, {outcome.training_cost_usd:.6f} USD; job {outcome.job}")
     left_out = ", ".join(f"{each['count']} {each['reason']}" for each in outcome.report["left_out"])
     lines.append(f"data report: {outcome.folder}/report.md" + (f" (left out: {left_out})" if left_out else ""))
+    lines += [f"note: {note}" for note in outcome.report["notes"]]
     if failed:
         lines.append(f"failed rows: {outcome.folder}/{FAILED}; `--retry-failed` asks for them again")
     at = f" --data {shlex.quote(data)}"
@@ -108,7 +118,7 @@ def _part(journal: Journal, part: str, used: int) -> Part:
     return Part(rows=rows, failed=len(journal.failed(part)), success_ratio=journal.success_ratio(part), used=used)
 
 
-def _words(part: Part) -> str:
+def _words(part: Part, pairs: str) -> str:
     if not part.rows:
         return f"{part.used:,} held out"
-    return f"{part.used:,} of {part.rows:,}, {part.failed:,} failed (success ratio {part.success_ratio:.2f})"
+    return f"{part.used:,}{pairs} of {part.rows:,}, {part.failed:,} failed (success ratio {part.success_ratio:.2f})"

@@ -5,13 +5,12 @@ Each problem names the key, the value and what to do.
 
 from __future__ import annotations
 
-import difflib
 import math
 import reprlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from stillroom.errors import ECHOED_LETTERS, InvalidRequest, StillroomError, shortened
+from stillroom.errors import ECHOED_LETTERS, InvalidRequest, StillroomError, did_you_mean, shortened
 
 SHOWN = 20  # problems in one message; the rest are counted
 TRUE, FALSE = (True, "true", "True", "yes"), (False, "false", "False", "no")
@@ -107,7 +106,7 @@ class Fields:
             return default
         if isinstance(value, str) and value.lower() in choices:
             return value.lower()
-        near = _nearest(value.lower(), choices) if isinstance(value, str) else ""
+        near = did_you_mean(value.lower(), choices) if isinstance(value, str) else ""
         self.refuse(key, f"is {written(value)}; expected one of {', '.join(sorted(choices))}.{near}")
         return default
 
@@ -132,7 +131,7 @@ class Fields:
         fits = found is not None and low <= found and (high is None or found <= high)
         if found is None or not fits or (whole and found != round(found)):
             kind = "a whole number" if whole else "a number"
-            to = f"from {low:g} to {high:g}" if high is not None else f"from {low:g}"
+            to = f"from {low:.10g} to {high:.10g}" if high is not None else f"from {low:.10g}"
             self.refuse(key, f"is {written(value)}; expected {kind} {to}.")
             return default
         return found
@@ -143,7 +142,7 @@ class Fields:
             if key not in known:
                 names = f"Known here are: {', '.join(sorted(known))}."
                 name = key if isinstance(key, str) else written(key)
-                near = _nearest(name, known) or f" {names}"
+                near = did_you_mean(name, known) or f" {names}"
                 self.refuse(shortened(name), f"is no key that is known here.{near}")
 
 
@@ -169,8 +168,3 @@ def written(value: Any) -> str:
 _BRIEFLY = reprlib.Repr()  # never the whole of a value, of which a few letters can make gigabytes
 _BRIEFLY.maxlevel = 3
 _BRIEFLY.maxstring = _BRIEFLY.maxlong = _BRIEFLY.maxother = 2 * ECHOED_LETTERS
-
-
-def _nearest(word: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(word, sorted(known), n=1)
-    return f" Did you mean `{near[0]}`?" if near else ""

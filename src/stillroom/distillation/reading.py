@@ -31,6 +31,7 @@ from stillroom.distillation.problems import Fields, InvalidJobFile, Problems, nu
 from stillroom.distillation.sources import Sources
 from stillroom.distillation.spec import DPO, Prompting, Reasoning, Source, Spec, Task, Thinking
 from stillroom.errors import InvalidRequest
+from stillroom.fine_tuning.method import Hyperparameters
 from stillroom.fine_tuning.order import Order, parse_order
 
 AZURE_MINIMUM, AZURE_MATH_MINIMUM = 65, 40
@@ -40,8 +41,11 @@ SUCCESS_RATIO = 0.7
 SUMMARY_WORDS = 80
 MOST_SAMPLES = 64
 NAME_LETTERS = 64  # it is a folder's name
+EXPECTED = re.compile(r"Expected `([^`]+)`")
+WORDS = {"bool": "true or false", "str": "text", "int": "a whole number", "float": "a number", "array": "a list"}
 ANY_JOB = {"model": "student", "training_file": "file"}
 REGISTRY = re.compile(r"azureml:(?://registries/[^/]+/models/|)([^/:]+)(?:/(?:versions|labels)/|:)[^/]+")
+ELSEWHERE = re.compile(r"[/\\]|^\.")
 NAME = re.compile(r"[^A-Za-z0-9_-]+")
 
 AZURE_KEYS = {"type", "name", "description", "data_generation_type", "data_generation_task_type", "training_data"}
@@ -67,8 +71,12 @@ def read(given: Path | Mapping[str, Any], settings: Settings) -> Spec:
     Raises InvalidJobFile, which tells all that is wrong.
     """
     if isinstance(given, Mapping):
-        return _Reader("The distillation", dict(given), Path.cwd(), "distillation", settings).spec()
-    return _Reader(given.name, _parsed(given), given.resolve().parent, given.stem, settings).spec()
+        return _Reader("The distillation", given, Path.cwd(), "distillation", settings).spec()
+    values = _parsed(given)
+    if not isinstance(values, Mapping):
+        found = "is empty" if values is None else f"is {written(values)}"
+        raise InvalidJobFile(f"{given} {found}; expected keys and values.", param="file")
+    return _Reader(given.name, values, given.resolve().parent, given.stem, settings).spec()
 
 
 def _parsed(path: Path) -> Any:
@@ -111,7 +119,7 @@ class _Loader(yaml.SafeLoader):
 class _Reader:
     """One file on its way to a spec."""
 
-    def __init__(self, file: str, values: Any, folder: Path, stem: str, settings: Settings) -> None:
+    def __init__(self, file: str, values: Mapping[str, Any], folder: Path, stem: str, settings: Settings) -> None:
         self._problems = Problems(file)
         self._top = Fields(values, "", self._problems)
         self._folder = folder
@@ -121,6 +129,7 @@ class _Reader:
     def spec(self) -> Spec:
         top = self._top
         self._check_keys()
+        name = self._name()
         task = self._task()
         is_azure = "data_generation_type" in top or "training_data" in top
         training, validation = Sources(top, self._folder).read(is_azure)
@@ -133,12 +142,12 @@ class _Reader:
         settings.refuse_unknown({"request_batch_size", "min_endpoint_success_ratio"})
         prompting = self._prompting(task, is_azure)
         spec = Spec(
-            name=self._name(),
+            name=name,
             teacher=teacher,
             endpoint=endpoint,
             student=student,
             student_key=student_key,
-            suffix=self._suffix(),
+            suffix=self._suffix(name),
             training=training,
             validation=validation,
             validation_fraction=top.number("validation_fraction", 0.0, low=0, high=0.9),
@@ -159,7 +168,7 @@ class _Reader:
             learning_rate=learning_rate,
             seed=top.whole("seed", 0, low=0, high=2**31 - 1),
         )
-        self._check_together(spec)
+        self._check_together(spec, is_azure)
         self._problems.raise_any()
         return replace(spec, warnings=tuple(self._problems.warnings))
 
@@ -183,7 +192,12 @@ class _Reader:
                 resources.warn(key, "has no effect: teacher and student are asked and trained from this machine.")
 
     def _name(self) -> str:
-        name = sanitised(self._top.text("name"))
+        given = self._top.text("name")
+        name = sanitised(given)
+        if ELSEWHERE.search(given):
+            self._top.refuse(
+                "name", f"is {written(given)}; expected a word, not a path: the folder is the data folder's."
+            )
         if len(name) > NAME_LETTERS:
             self._top.refuse("name", f"has {len(name)} letters; expected {NAME_LETTERS} at most.")
         return name or sanitised(self._stem)[:NAME_LETTERS] or "distillation"
@@ -308,14 +322,14 @@ class _Reader:
             )
         return key, name
 
-    def _suffix(self) -> str | None:
+    def _suffix(self, name: str) -> str | None:
         top = self._top
         outputs = top.table("outputs")
         outputs.refuse_unknown({"registered_model"})
         model = outputs.table("registered_model")
         model.refuse_unknown({"type", "name"})
         model.choice("type", ("mlflow_model", "custom_model"), "mlflow_model")
-        return sanitised(top.text("suffix") or model.text("name") or top.text("name"))[:64] or None
+        return sanitised(top.text("suffix") or model.text("name") or name)[:64] or None
 
     # --- how the student is made ------------------------------------------------------------------------
 
@@ -330,13 +344,20 @@ class _Reader:
     def _curation(self, asked: Fields) -> Curation:
         names = Curation.__struct_fields__
         asked.refuse_unknown({*names, "best_of_n"})
-        given = {name: asked.take(name) for name in names if name in asked}
+        right: dict[str, Any] = {}
+        for name in (name for name in names if name in asked):
+            try:
+                msgspec.convert({name: asked.take(name)}, Curation).check()
+                right[name] = asked.take(name)
+            except msgspec.ValidationError as error:
+                asked.refuse(name, f"is {written(asked.take(name))}; expected {_expected(str(error))}.")
+            except InvalidRequest as error:
+                self._problems.add(f"curation.{name}", f"cannot be used: {error.message}")
+        order = msgspec.convert(right, Curation)
         try:
-            order = msgspec.convert(given, Curation)
             order.check()
-        except (msgspec.ValidationError, InvalidRequest) as error:
-            self._problems.add("curation", f"cannot be used: {error}")
-            return Curation()
+        except InvalidRequest as error:
+            self._problems.add("curation", f"cannot be used: {error.message}")
         return order
 
     def _order(self) -> tuple[Order, Mapping[str, Any], float | None]:
@@ -370,6 +391,8 @@ class _Reader:
         """What a fine-tuning job would say to it, before anybody is asked for a label: to the method, to each number,
         and to all of them together."""
         if (bare := self._accepted("method", method, {})) is None:
+            for name in numbers.keys() - set(Hyperparameters.__struct_fields__):
+                self._accepted(f"hyperparameters.{name}", None, {name: numbers[name]})
             return parse_order(ANY_JOB)
         alone = [self._accepted(f"hyperparameters.{name}", method, {name: numbers[name]}) for name in numbers]
         return (self._accepted("hyperparameters", method, numbers) if all(alone) else None) or bare
@@ -386,10 +409,12 @@ class _Reader:
             return None
         return microusd(self._top.number("budget_usd", 0.0, low=0, high=1_000_000))
 
-    def _check_together(self, spec: Spec) -> None:
+    def _check_together(self, spec: Spec, is_azure: bool) -> None:
         top = self._top
-        if spec.teacher is None and (
-            spec.prompting.thinking is not Thinking.NONE or spec.reasoning is Reasoning.SUMMARISE
+        if (
+            spec.teacher is None
+            and not is_azure
+            and (spec.prompting.thinking is not Thinking.NONE or spec.reasoning is Reasoning.SUMMARISE)
         ):
             top.refuse("teacher", "is missing: without one there is nobody to think or to summarise.")
         if spec.method == DPO and (spec.teacher is None or spec.prompting.task is Task.CONVERSATION):
@@ -407,6 +432,14 @@ class _Reader:
 def sanitised(text: str) -> str:
     """As part of a model's or folder's name."""
     return NAME.sub("-", text).strip("-")
+
+
+def _expected(problem: str) -> str:
+    """What a value of another kind should have been, in words."""
+    found = EXPECTED.match(problem)
+    if found is None:
+        return problem[:1].lower() + problem[1:]
+    return " or ".join(WORDS.get(kind, kind) for kind in found[1].split(" | ") if kind != "null")
 
 
 def _minimum(task: Task | None) -> int:

@@ -30,7 +30,8 @@ TABLES = "stillroom.distillation.tables"  # a process of its own
 TRAINING, VALIDATION = "training", "validation"
 PASSED_ON = ("tools", "functions", "parallel_tool_calls")
 SYSTEM = ("system", "developer")
-WRONG_SHOWN = 10  # wrong rows told of one file
+WRONG_SHOWN = 10  # kinds of wrong rows told of one file
+LINES_SHOWN = 3  # of each kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,21 +70,32 @@ def read(spec: Spec, platform: Platform, file: str) -> list[Row]:
 
 def _part(spec: Spec, part: str, source: Source, platform: Platform, problems: Problems) -> list[Row]:
     found: list[Row] = []
-    wrong = 0
+    wrong: dict[str, list[str]] = {}
     for number, (line, values) in enumerate(_values(spec, source, part, platform, problems), start=1):
         row = _row(spec, f"{part}-{number}", values) if isinstance(values, Mapping) else str(values)
         if isinstance(row, Row):
             found.append(row)
             continue
-        wrong += 1
-        if wrong <= WRONG_SHOWN:
-            problems.add(source.key, f"has a row, {line}, that cannot be asked: {row}.")
-    if wrong > WRONG_SHOWN:
-        problems.add(source.key, f"has {wrong} such rows in all.")
-    least = spec.minimum_rows if part == TRAINING else 1
-    if len(found) + wrong < least:
-        problems.add(source.key, f"has {len(found) + wrong} rows; at least {least} are needed. Add rows.")
+        wrong.setdefault(row, []).append(line)
+    _tell_wrong(source, wrong, problems)
+    count, least = len(found) + sum(map(len, wrong.values())), spec.minimum_rows if part == TRAINING else 1
+    if count < least:
+        asked = ", ".join(f"{name} {written(value)}" for name, value in source.filter.items() if value)
+        remedy = f"The filter is: {asked or 'none'}." if source.kind is Kind.STORED_COMPLETIONS else "Add rows."
+        problems.add(source.key, f"has {count} rows; at least {least} are needed. {remedy}")
     return found
+
+
+def _tell_wrong(source: Source, wrong: Mapping[str, Sequence[str]], problems: Problems) -> None:
+    """What is wrong with rows, each once, with their lines."""
+    for reason, lines in list(wrong.items())[:WRONG_SHOWN]:
+        if len(lines) == 1:
+            problems.add(source.key, f"has a row, {lines[0]}, that cannot be asked: {reason}.")
+        else:
+            told = ", ".join(lines[:LINES_SHOWN]) + (", ..." if len(lines) > LINES_SHOWN else "")
+            problems.add(source.key, f"has {len(lines)} rows, {told}, that cannot be asked: {reason}.")
+    if len(wrong) > WRONG_SHOWN:
+        problems.add(source.key, f"has {sum(map(len, wrong.values()))} such rows in all.")
 
 
 # --- where they come from -------------------------------------------------------------------------------
@@ -205,8 +217,10 @@ def _has_system(messages: Sequence[Any]) -> bool:
 def _row(spec: Spec, name: str, values: Mapping[str, Any]) -> Row | str:
     """The row, or what is wrong with it."""
     messages = values.get("messages")
-    if not isinstance(messages, list) or not messages:
+    if messages is None:
         return "it has no `messages`; a table's columns are named by `columns: {user: COLUMN}`"
+    if not isinstance(messages, list) or not messages:
+        return f"its `messages` are {written(messages)}; expected a list with a message of the user"
     for place, message in enumerate(messages):
         if (wrong := _wrong_message(message)) is not None:
             return f"messages[{place}] {wrong}"
@@ -222,6 +236,8 @@ def _row(spec: Spec, name: str, values: Mapping[str, Any]) -> Row | str:
         messages = _to_be_answered(messages)
         if not messages or messages[-1]["role"] not in ("user", "tool", "function"):
             return "it asks nothing: a message of the user must be the last"
+        if messages[-1].get("content") in ("", []):
+            return "it asks nothing: its last message is empty"
     more = {key: values[key] for key in PASSED_ON if values.get(key) is not None}
     return Row(name=name, messages=messages, more=more)
 
@@ -234,7 +250,7 @@ def _wrong_message(message: Any) -> str | None:
     if isinstance(content, list) and any(isinstance(part, Mapping) and part.get("type") != "text" for part in content):
         return "has an image or another part that is no text, which students here cannot read"
     if not isinstance(content, (str, list)) and not message.get("tool_calls") and not message.get("function_call"):
-        return f"has {written(content)} as its content; expected text"
+        return "has no `content`" if content is None else f"has {written(content)} as its content; expected text"
     return None
 
 

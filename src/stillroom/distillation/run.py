@@ -241,8 +241,10 @@ def _begin(asked: Asked, journal: Journal, platform: Platform, asks: str) -> Non
         this = "a new run" if before is None else f"the run of before that was kept as {before.name}"
         asked.watch(
             f"The file asks its teacher for something else than the run that is kept as {asked.spec.name}: this is {this}. "
-            f"The other one is now {away}."
+            f"The other one is now {away}; with a `name` of its own each would stay where it is."
         )
+    elif before is not None:
+        asked.watch(f"Going on with the run that was kept as {before.name}, which asked for the same.")
     if before is None:
         journal.begin(asked.file, asks, fresh)
     else:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from stillroom.errors import InvalidRequest, shortened
+from stillroom.errors import InvalidRequest, did_you_mean, shortened
 from stillroom.student import hyperparameters as student
 from stillroom.student.hyperparameters import LARGEST_BETA, ONLY_FOR, MethodType
 
@@ -162,7 +162,8 @@ def _refuse_useless(method: MethodType, given: Mapping[str, Any]) -> None:
     if unknown := sorted(set(given) - set(Hyperparameters.__struct_fields__)):
         known = [name for name in Hyperparameters.__struct_fields__ if name not in ONLY_FOR or method in ONLY_FOR[name]]
         raise InvalidRequest(
-            f"Unknown hyperparameter '{shortened(unknown[0])}'; known are {', '.join(known)}.",
+            f"Unknown hyperparameter '{shortened(unknown[0])}'; known are {', '.join(known)}."
+            + did_you_mean(unknown[0], known),
             param=f"hyperparameters.{shortened(unknown[0])}",
         )
     for name, methods in ONLY_FOR.items():

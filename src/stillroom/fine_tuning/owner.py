@@ -51,7 +51,7 @@ from stillroom.store.blobs import Blobs
 from stillroom.store.database import Database
 from stillroom.store.tables import as_json
 from stillroom.store.writer import Writer
-from stillroom.student.hyperparameters import MethodType, Origin, Training, method_of
+from stillroom.student.hyperparameters import BUILT_IN, MethodType, Origin, Training, method_of
 from stillroom.student.manifest import origin_of
 
 
@@ -72,7 +72,7 @@ class FineTuning:
         """Accepts the job; its files are validated next, by whoever runs jobs. Raises BudgetSpent."""
         self._budgets.refuse_if_spent(project)
         base = self.base_of(project, order.model)
-        self._check_method(project, order, base)
+        self.check_method(project, order, base)
         refuse_impossible(order.integrations, self._settings.training)
         training = self._check_file(project, order.training_file, "training_file")
         if order.validation_file:
@@ -113,13 +113,17 @@ class FineTuning:
         """The base of an order that a job could be made of and would pass its validation. Raises what
         either of them says."""
         base = self.base_of(project, order.model)
-        self._check_method(project, order, base)
+        self.check_method(project, order, base)
         refuse_impossible(order.integrations, self._settings.training)
+        self.check_files(project, order)
+        return base
+
+    def check_files(self, project: int, order: Order) -> None:
+        """Raises what a job of the order would be told of its files."""
         for file_id, param in ((order.training_file, "training_file"), (order.validation_file, "validation_file")):
             if file_id:
                 self._check_file(project, file_id, param)
                 self._check_contents(project, file_id, param, order.method)
-        return base
 
     def get(self, project: int, job_id: str) -> Job:
         """Raises NotFound when the project has no such job."""
@@ -284,10 +288,16 @@ class FineTuning:
         path = self.base_reference(project, model, base)["path"]
         return origin_of(Path(path).expanduser() if path else None)
 
-    def _check_method(self, project: int, order: Order, base: str) -> None:
+    def check_method(self, project: int, order: Order, base: str) -> None:
         """Raises InvalidRequest when the order asks for a way of training that its model cannot have."""
         self.teacher_reference(project, order.teacher)
         origin = self.origin_of(project, order.model, base)
+        if origin == BUILT_IN and order.method is not MethodType.SUPERVISED:
+            raise InvalidRequest(
+                f"'{order.model}' starts from nothing and has no answers yet, which the method '{order.method}' needs. "
+                "Fine-tune it by imitation first (method 'supervised'), then name the model that comes of it.",
+                param="model",
+            )
         method = method_of(wanted_of(order.hyperparameters), origin, order.method)
         student = self._settings.students.get(base, Student())
         if order.model == base and method.training is Training.FULL and student.quantization != "none":
@@ -373,12 +383,18 @@ def _check_kind(file: File, param: str, method: MethodType) -> None:
     if method is MethodType.DPO and file.preference_line is None:
         raise InvalidTrainingFile(
             f"The rows of {file.id} are conversations; the method 'dpo' learns from preference pairs (`input`, "
-            "`preferred_output`, `non_preferred_output`). Choose the method 'supervised' for this file.",
+            f"`preferred_output`, `non_preferred_output`). {_remedy(param, 'supervised', 'preference pairs')}",
             param=param,
         )
     if method is not MethodType.DPO and file.preference_line is not None:
         raise InvalidTrainingFile(
             f"Line {file.preference_line} of {file.id} is a preference pair; the method '{method}' learns from "
-            "conversations (`messages`). Choose the method 'dpo' for this file.",
+            f"conversations (`messages`). {_remedy(param, 'dpo', 'conversations')}",
             param=param,
         )
+
+
+def _remedy(param: str, other: str, rows: str) -> str:
+    if param == "training_file":
+        return f"Choose the method '{other}' for this file."
+    return f"This is the validation file: give one of {rows}, as the training file has, or none."

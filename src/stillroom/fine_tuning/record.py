@@ -38,12 +38,22 @@ def record_start(connection: Connection, claim: Claim, started: Mapping[str, Any
     )
     resumed = started.get("resumed_from_step")
     if resumed is None:
-        known = {name: started[name] for name in STARTED if name in started}
+        known = {name: started[name] for name in STARTED if name in started} | _figures_of_method(started)
         add_event(connection, claim.subject, "Fine-tuning job started", data=known)
         for text in _told_of_method(started):
             add_event(connection, claim.subject, text)
     else:
         add_event(connection, claim.subject, f"Fine-tuning job goes on from step {resumed}")
+
+
+def _figures_of_method(started: Mapping[str, Any]) -> dict[str, Any]:
+    """What `_told_of_method` says in words; only what there is."""
+    dropped = started.get("dropped_prompt") or {}
+    found = {
+        "soft_label_positions": started.get("soft_label_positions"),
+        "dropped_prompt_tokens": dropped.get("tokens"),
+    }
+    return {name: figure for name, figure in found.items() if figure is not None}
 
 
 def _told_of_method(started: Mapping[str, Any]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -103,24 +104,28 @@ def wish_of(request: ChatRequest, usual: int) -> Wish | None:
 
 
 def parse(data: bytes) -> Any:
-    """The JSON of an answer. Its logprobs are read token by token: in a thread of its own, that leaves others their
-    turns. Raises what msgspec raises."""
+    """The JSON of an answer, its logprobs left as they are spelled. They are read through token by token: in a thread
+    of its own, that leaves others their turns. Raises what msgspec raises."""
     told = {place: choice.logprobs for place, choice in enumerate(_choices(data)) if bytes(choice.logprobs) != NONE}
     bare = Wish(alternatives=1, own=None).part(data, data).shown if told else None
     if bare is None:
         return msgspec.json.decode(data)
     answer = msgspec.json.decode(bare)
     for place, logprobs in told.items():
-        answer["choices"][place]["logprobs"] = _token_by_token(logprobs)
+        _read_through(logprobs)
+        answer["choices"][place]["logprobs"] = logprobs
     return answer
 
 
-def _token_by_token(told: msgspec.Raw) -> Any:
+def _read_through(told: msgspec.Raw) -> None:
+    """What is stored unread must be sound in its texts, too, which the spelling alone does not show."""
     try:
         fields = msgspec.json.decode(told, type=dict[str, list[msgspec.Raw] | None])
     except msgspec.ValidationError:
-        return msgspec.json.decode(told)  # of another shape
-    return {name: each and [msgspec.json.decode(entry) for entry in each] for name, each in fields.items()}
+        msgspec.json.decode(told)  # of another shape
+    else:
+        for entry in chain.from_iterable(each or () for each in fields.values()):
+            msgspec.json.decode(entry)
 
 
 def _choices(payload: bytes) -> list[_Choice]:

@@ -21,8 +21,20 @@ A room imports only those below it. Needs torch, transformers, peft, accelerate,
 aiohttp, `export` gguf) and, of stillroom, `errors` and `logprobs` alone. Knows no database, no jobs, no public HTTP.
 """
 
+import logging
 import os
 
 # OpenMP's threads spin while they wait, and on a machine whose cores are busy two of them make a step ten
 # times slower than one. libgomp reads this once, when torch loads it; whoever sets it himself wins.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+NO_ALARM = "Failed to load CPU gemm_4bit_forward"
+
+
+def _is_alarm(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(NO_ALARM)
+
+
+# bitsandbytes says on import, which peft does, that it goes without a kernel that is faster at 4 bits on some CPUs:
+# to those who asked for no 4 bits it looks like a broken installation.
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_is_alarm)

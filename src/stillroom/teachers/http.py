@@ -129,4 +129,6 @@ def teacher_upstream(
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.strerror:
+        return error.os_error.strerror  # the rest is the library's own: host, port, and how it connects
     return str(error) or type(error).__name__

@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 import typer
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stillroom.cli import curating
 from stillroom.cli.curating import curation_of
 from stillroom.curation import Curation, FileRows, Report, curate, markdown, plots
 from stillroom.curation.texts import about_tokens, shingles
@@ -93,7 +94,8 @@ def test_the_command_lines_lengths_are_characters_or_tokens_and_nothing_else() -
         curation_of(**off, **none, lengths={"max_answer": ["long"]})
 
 
-@given(st.text())
+@settings(max_examples=40)
+@given(st.text(max_size=60))
 def test_every_text_has_tokens_and_pieces(text: str) -> None:
     assert 0 <= about_tokens(text) <= len(text)
     assert bool(text.strip()) == bool(about_tokens(text.strip()))
@@ -203,3 +205,50 @@ def test_the_report_counts_lengths_labels_and_groups_and_can_be_drawn(tmp_path: 
     drawn = plots.draw(report, tmp_path)
     assert [path.name for path in drawn] == ["lengths.png", "labels.png", "left_out.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
+
+
+def written(tmp_path: Path, rows: list[Any], name: str = "rows.jsonl") -> Path:
+    path = tmp_path / name
+    path.write_bytes(b"\n".join(map(msgspec.json.encode, rows)))
+    return path
+
+
+def test_what_stays_of_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = written(tmp_path, [row("a", "b"), row("a", "b"), row("c", "d")])
+    before, link = file.read_bytes(), tmp_path / "link.jsonl"
+    link.symlink_to(file)
+    for itself in (file, tmp_path / "." / "rows.jsonl", link):
+        with pytest.raises(typer.BadParameter, match="is the file that is read; name another"):
+            curating.report(file, no_duplicates=True, output=itself)
+    for nowhere in (tmp_path / "none" / "x.jsonl", tmp_path, file / "x.jsonl"):
+        with pytest.raises(typer.BadParameter, match="cannot be written"):
+            curating.report(file, no_duplicates=True, output=nowhere)
+    kept = written(tmp_path, ["what was there"], "kept.jsonl")
+    with pytest.raises(InvalidRequest):
+        curating.report(file, near_duplicates=7, output=kept)
+    assert b"what was there" in kept.read_bytes()
+    curating.report(file, no_duplicates=True, output=kept)
+    assert kept.read_bytes() == b"".join(msgspec.json.encode(row(*said)) + b"\n" for said in ("ab", "cd"))
+    assert file.read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"rows.jsonl", "link.jsonl", "kept.jsonl"}
+
+
+def test_the_command_line_tells_beside_what_is_left_out_only_what_was_not_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each long row is Japanese as well, and counts as too long."""
+    japanese = row("荷物が届きません。いつ届きますか。" * 5, "月曜日の午前中にお届けする予定です。")
+    file = written(tmp_path, [japanese, row("?", REFUSALS[0]), row("?", "b")])
+    curating.report(file, language=["en"], max_prompt=["40"])
+    told = capsys.readouterr().out
+    assert ("too long 1 1" in " ".join(told.split()), "other language" in told) == (True, False)
+    assert "FOUND, NOT ASKED FOR ROWS refusal 1" in " ".join(told.split())
+    curating.report(file, language=["en"], max_prompt=["40"], no_refusals=True)
+    assert "NOT ASKED FOR" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("others", "share"), [(0, "100 %"), (1, "99.9 %"), (20, "98 %")])
+def test_one_answer_for_nearly_all_rows_is_noted_with_its_share(others: int, share: str) -> None:
+    rows = [row(str(number), "no" if number < others else "yes") for number in range(1001 if others == 1 else 1000)]
+    notes = curate(rows, Curation()).report.notes
+    assert notes == [f"{share} of the answers are 'yes': a student that always says so would look good."]

@@ -142,9 +142,36 @@ def test_a_methods_own_object_is_that_of_a_job() -> None:
     assert "'method.typ'" in problems(short(method={"typ": "dpo"}))
 
 
+def test_what_is_wrong_is_told_in_the_files_own_words(tmp_path: Path) -> None:
+    told = problems(
+        short(
+            name="../../x",
+            method="dpoo",
+            hyperparameters={"n_epoch": 3},
+            curation={"exact_duplicates": "yes", "near_duplicates": 7, "languages": "en"},
+            seed=-1,
+        )
+    )
+    for words in (
+        "`name` is '../../x'; expected a word, not a path",
+        "`method` is wrong", "`hyperparameters.n_epoch` is wrong",
+        "`curation.exact_duplicates` is 'yes'; expected true or false.",
+        "`curation.languages` is 'en'; expected a list.",
+        "`curation.near_duplicates` cannot be used", "from 0 to 2147483647",
+    ):  # fmt: skip
+        assert words in told
+    file = tmp_path / "file.yaml"
+    for text, words in (("", "is empty"), ("- a", "is ['a']")):
+        file.write_text(text)
+        assert problems(file) == f"{file} {words}; expected keys and values."
+    (tmp_path / "named.yaml").write_text("teacher: t\nstudent: scratch-small\nsource: {stored_completions: {}}\n")
+    assert read(tmp_path / "named.yaml", SETTINGS).suffix == "named"
+    assert "`student` is missing" in problems({"teacher": "t", "source": {"stored_completions": {}}})
+
+
 def test_a_file_from_a_stranger_takes_no_time_and_tells_no_secret(tmp_path: Path) -> None:
     file = tmp_path / "file.yaml"
-    file.write_text(f"name: {'[' * 3000}{']' * 3000}\n")
+    file.write_text(f"name: {'[' * 1000}{']' * 1000}\n")
     assert "nested too deeply" in problems(file)
     file.write_text("a: &a [x, x]\nname: [*a, *a]\n")
     assert "`*a` stands for another part" in problems(file)

@@ -60,7 +60,7 @@ def teachers() -> Iterator[dict[str, ScriptedTeacher]]:
         "varied": varying,
         "judge": judging,
         "plain": echo,
-        "pupil": lambda body: "no idea",
+        "taught": lambda body: "no idea",
     }
     opened = {name: ScriptedTeacher(answer) for name, answer in answers.items()}
     for teacher in opened.values():
@@ -77,7 +77,7 @@ def labelled(tmp_path: Path, teachers: dict[str, ScriptedTeacher]) -> Runner:
     settings = Settings(
         data=str(tmp_path / "data"),
         teachers={name: Teacher(base_url=teacher.url) for name, teacher in teachers.items()},
-        students={"pupil": Student(path="")},
+        students={"pupil": Student(path=""), "taught": Student(path=str(tmp_path / "weights"))},
     )
 
     def run(**spec: Any) -> list[dict[str, Any]]:
@@ -165,7 +165,7 @@ def test_only_the_answer_that_was_chosen_counts_as_cut_off(
 
 
 def test_a_preference_pair_is_the_teachers_answer_over_the_students(labelled: Runner) -> None:
-    first = labelled(method="dpo")[0]
+    first = labelled(method="dpo", student="taught")[0]
     assert first["input"]["messages"] == [{"role": "user", "content": "question 0"}]
     assert first["preferred_output"] == [{"role": "assistant", "content": "question 0"}]
     assert first["non_preferred_output"] == [{"role": "assistant", "content": "no idea"}]
@@ -244,13 +244,33 @@ def test_a_data_set_names_no_files_outside_of_its_folder(tmp_path: Path, capsys:
 
 def test_a_tables_columns_become_messages(labelled: Runner, tmp_path: Path) -> None:
     pq.write_table(pa.table({"ask": QUESTIONS}), tmp_path / "one.parquet")
+    (tmp_path / "more.jsonl").write_text('{"q": "more"}\n')
     rows = labelled(
-        source={"parquet": str(tmp_path / "one.parquet"), "columns": {"user": "ask"}, "system": "Be brief."}
+        validation_source={"jsonl": str(tmp_path / "more.jsonl"), "columns": {"user": "q"}},
+        source={"parquet": str(tmp_path / "one.parquet"), "columns": {"user": "ask"}, "system": "Be brief."},
     )
     assert answers(rows) == QUESTIONS
     assert rows[0]["messages"][0] == {"role": "system", "content": "Be brief."}
+    report = (tmp_path / "data" / "distillations" / "run" / "report.md").read_text()
+    assert "12 to train on, 1 to validate with" in report
     with pytest.raises(InvalidJobFile, match=r"line 1, .* it has no 'question'; there are q"):
         labelled(source={"jsonl": str(tmp_path / "questions.jsonl"), "columns": {"user": "question"}})
+
+
+def test_rows_of_which_nothing_can_be_asked_are_told_by_what_is_wrong(labelled: Runner, tmp_path: Path) -> None:
+    empty = {"messages": [{"role": "user", "content": ""}]}
+    rows = [empty, empty, empty, empty, {"messages": []}, {"messages": [{"role": "user"}]}]
+    (tmp_path / "odd.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(InvalidJobFile) as caught:
+        labelled(source=str(tmp_path / "odd.jsonl"), validation_source={"stored_completions": {"model": "nobody"}})
+    for words in (
+        "has 4 rows, line 1, line 2, line 3, ..., that cannot be asked: it asks nothing: its last message is empty.",
+        "line 5, that cannot be asked: its `messages` are []; expected a list",
+        "line 6, that cannot be asked: messages[0] has no `content`.",
+        "has 0 rows; at least 1 are needed. The filter is: model 'nobody'.",
+    ):
+        assert words in caught.value.message
+    assert not (tmp_path / "data" / "distillations" / "run").exists()
 
 
 def test_azures_learning_rate_becomes_a_multiplier_of_the_students_own(labelled: Runner, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from stillroom.errors import ConfigurationError, InvalidRequest, MissingExtra
+from stillroom.student import NO_ALARM
 from stillroom.student.bases.adapters import recompute_activations
 from stillroom.student.bases.base_models import Student, open_artefact, open_base, open_untuned
 from stillroom.student.bases.checkpoint import BaseReference, read_artefact
@@ -204,3 +207,19 @@ def test_without_its_package_four_bits_are_refused_with_the_remedy(
     monkeypatch.setattr("stillroom.student.bases.precision.find_spec", absent)
     with pytest.raises(MissingExtra, match=r"pip install 'stillroom\[qlora\]'"):
         opened(tiny_base, tmp_path, Hyperparameters(), quantization="4bit")
+
+
+# --- what a library says that nobody asked --------------------------------------------------------------
+
+
+def test_of_what_bitsandbytes_says_on_import_only_a_missing_kernel_for_4_bits_is_silenced(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    found = find_spec("bitsandbytes")
+    assert found is not None
+    assert found.origin is not None
+    assert f'"{NO_ALARM} ' in (Path(found.origin).parent / "backends" / "cpu" / "ops.py").read_text()
+    log = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    log.warning(f"{NO_ALARM} from kernels-community: %s.", "No module named 'kernels'")
+    log.warning("Something else.")
+    assert caplog.messages == ["Something else."]

@@ -19,7 +19,9 @@ export function StudentStep({ choices, student, set }: StepProps) {
       {students.isPending && <Waiting />}
       {students.error && !students.data && <ErrorNote error={students.error} onRetry={students.refetch} />}
       {isGone && <Note tone="warn">{t("distill.student_gone", { name: student })}</Note>}
-      {choices.method === "dpo" && student === SCRATCH && <Note tone="warn">{t("distill.pairs_need_learned")}</Note>}
+      {choices.method !== "supervised" && student === SCRATCH && (
+        <Note tone="warn">{t("distill.method_needs_learned")}</Note>
+      )}
       <fieldset className={styles.students}>
         <legend className="unseen">{t("distill.student")}</legend>
         {students.data?.map((model) => (
