@@ -116,6 +116,7 @@ def by_hand(entries: list[tuple[int, Entry]], by: tuple[By, ...]) -> dict[tuple[
 
 NEWER_COLUMNS = (
     ("fine_tuning_jobs", "method"),
+    ("fine_tuning_jobs", "teacher"),
     ("models", "dropped_prompt"),
     ("models", "dropped_prompt_tokens"),
     ("ledger", "saved_tokens"),
