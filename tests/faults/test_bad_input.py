@@ -650,9 +650,12 @@ def test_a_selection_of_nine_is_refused_and_of_ten_is_not(server: Server) -> Non
         ({"hyperparameters": [1]}, "hyperparameters"),
         ({"hyperparameters": "x"}, "hyperparameters"),
         ({"method": "supervised"}, "method"),
-        ({"method": {"type": ["supervised"]}}, "method"),
+        ({"method": {"type": ["supervised"]}}, "method.type"),
         ({"method": {"type": "supervised", "supervised": "x"}}, "method.supervised"),
-        ({"method": {"type": "supervised", "supervised": {"hyperparameters": "x"}}}, "hyperparameters"),
+        (
+            {"method": {"type": "supervised", "supervised": {"hyperparameters": "x"}}},
+            "method.supervised.hyperparameters",
+        ),
         (
             {"method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 51}}}},
             "hyperparameters.n_epochs",

@@ -129,6 +129,7 @@ def test_a_jobs_progress_is_what_its_events_say(world: World) -> None:
         "epoch": 3,
         "train_loss": last["train_loss"],
         "valid_loss": next(each["valid_loss"] for each in reversed(events) if "valid_loss" in each),
+        "rewards_margin": None,
         "seconds_left": None,
     }
 
@@ -158,8 +159,11 @@ def test_jobs_are_paged_newest_first(world: World) -> None:
     page = world.get("jobs?limit=1")
     assert ([each["job"]["id"] for each in page["data"]], page["has_more"]) == ([failed.id], True)
     (shown,) = page["data"]
-    nothing = {"step": 0, "steps": None, "epoch": 0, "train_loss": None, "valid_loss": None, "seconds_left": None}
-    assert (shown["progress"], shown["cost_microusd"], shown["quote"]) == (nothing, None, None)
+    progress = shown["progress"]
+    assert (progress.pop("step"), progress.pop("epoch")) == (0, 0)
+    assert set(progress) == {"steps", "train_loss", "valid_loss", "rewards_margin", "seconds_left"}
+    assert set(progress.values()) == {None}
+    assert (shown["cost_microusd"], shown["quote"]) == (None, None)
     rest = world.get(f"jobs?limit=1&after={failed.id}")
     assert ([each["job"]["id"] for each in rest["data"]], rest["has_more"]) == ([world.job], False)
 
