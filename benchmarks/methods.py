@@ -6,7 +6,7 @@ optimizer steps, the same batch, whatever the method. Agreement is exact match w
 neither has seen (see `stillroom.teachers.triage` for what that means), at temperature 0.
 
     clean        a one-line system prompt; the teacher's likeliest answers
-    noisy        the same; the teacher's answers drawn at a temperature at which about one in four is wrong
+    noisy        the same; the teacher's answers drawn at a temperature at which three in ten are wrong
     long prompt  the rules themselves as the system prompt; the teacher's likeliest answers
     reasoning    only the team is asked for, of rules that think aloud before they name it: kept or left out
     demo         1,000 tickets of the rules with the rules as the system prompt, at "auto": the demo's own task
