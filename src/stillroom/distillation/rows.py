@@ -26,7 +26,7 @@ from stillroom.datasets.selection import example
 from stillroom.distillation.problems import Problems, written
 from stillroom.distillation.spec import Kind, Reasoning, Source, Spec, Task
 
-TABLES = "stillroom.distillation.tables"  # a process of its own
+TABLES = Path(__file__).with_name("tables.py")  # a process of its own, which needs nothing else of the package
 TRAINING, VALIDATION = "training", "validation"
 PASSED_ON = ("tools", "functions", "parallel_tool_calls")
 SYSTEM = ("system", "developer")
@@ -133,7 +133,7 @@ def _lines(path: Path) -> Iterator[tuple[str, Any]]:
 def _of_table(source: Source, part: str, problems: Problems) -> Iterator[tuple[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="stillroom-") as folder:
         target = Path(folder) / "rows.jsonl"
-        command = [sys.executable, "-m", TABLES, str(source.path), str(target)]
+        command = [sys.executable, "-P", str(TABLES), str(source.path), str(target)]
         command += ["--split", source.split] if source.split else []
         command += ["--validation"] if part == VALIDATION else []
         command += ["--limit", str(source.limit)] if source.limit else []

@@ -1,4 +1,4 @@
-"""`python -m stillroom.distillation.tables FROM TO`: a table on disk becomes JSON lines, one row each.
+"""`python tables.py FROM TO`: a table on disk becomes JSON lines, one row each.
 
 Reads Parquet files and the folders of Hugging Face's `datasets`: what `save_to_disk` writes, and the snapshot of a
 data set's repository (Parquet or JSON lines below `data/` or beside its card). In a process of its own, so that what
@@ -34,7 +34,7 @@ class Unreadable(Exception):
 
 def main(arguments: list[str] | None = None) -> int:
     """Writes the rows; gives the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m stillroom.distillation.tables")
+    parser = argparse.ArgumentParser(prog="tables.py")
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--split", help="the split to read; default: the one for training")
