@@ -236,7 +236,7 @@ def _row(spec: Spec, name: str, values: Mapping[str, Any]) -> Row | str:
         messages = _to_be_answered(messages)
         if not messages or messages[-1]["role"] not in ("user", "tool", "function"):
             return "it asks nothing: a message of the user must be the last"
-        if messages[-1].get("content") in ("", []):
+        if messages[-1]["role"] == "user" and _is_blank(messages[-1].get("content")):
             return "it asks nothing: its last message is empty"
     more = {key: values[key] for key in PASSED_ON if values.get(key) is not None}
     return Row(name=name, messages=messages, more=more)
@@ -254,6 +254,13 @@ def _wrong_message(message: Any) -> str | None:
     return None
 
 
+def _is_blank(content: Any) -> bool:
+    """Whether it is text, in one piece or in parts, of which nothing can be read."""
+    parts = content if isinstance(content, list) else [{"text": content}]
+    texts = [part.get("text") if isinstance(part, Mapping) else part for part in parts]
+    return all(isinstance(text, str) and not text.strip() for text in texts)
+
+
 def _to_be_answered(messages: list[Any]) -> list[Any]:
     """Without the answer that the teacher is to give anew."""
     last = len(messages)
@@ -267,4 +274,6 @@ def _wrong_turns(messages: Sequence[Mapping[str, Any]]) -> str | None:
     expected = ["user" if place % 2 == 0 else "assistant" for place in range(len(turns))]
     if len(turns) < 2 or turns != expected:
         return f"its turns are {', '.join(turns) or 'none'}; they must alternate: user, assistant, user, ..."
+    if any(_is_blank(message.get("content")) for message in messages if message["role"] == "user"):
+        return "a message of the user is empty"
     return None

@@ -275,10 +275,10 @@ class FineTuning:
         try:
             return self.base_reference(project, teacher, self.base_of(project, teacher))
         except InvalidRequest:
-            with_weights = ", ".join(sorted(self._settings.students)) or "a fine-tuned model"
+            choices = ", ".join([*sorted(self._settings.students), "a fine-tuned model"])
             raise InvalidRequest(
                 f"The weights of '{shortened(teacher)}' are not here, and an on-policy teacher judges every token by them. "
-                f'Choose one of {with_weights}, a fine-tuned model, or "self".',
+                f'Choose {choices} or "self".',
                 param=param,
                 code="model_not_found",
             ) from None

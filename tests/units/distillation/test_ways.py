@@ -259,7 +259,8 @@ def test_a_tables_columns_become_messages(labelled: Runner, tmp_path: Path) -> N
 
 def test_rows_of_which_nothing_can_be_asked_are_told_by_what_is_wrong(labelled: Runner, tmp_path: Path) -> None:
     empty = {"messages": [{"role": "user", "content": ""}]}
-    rows = [empty, empty, empty, empty, {"messages": []}, {"messages": [{"role": "user"}]}]
+    blank = [{"messages": [{"role": "user", "content": said}]} for said in (" \n", [], [{"type": "text", "text": " "}])]
+    rows = [empty, *blank, {"messages": []}, {"messages": [{"role": "user"}]}]
     (tmp_path / "odd.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(InvalidJobFile) as caught:
         labelled(source=str(tmp_path / "odd.jsonl"), validation_source={"stored_completions": {"model": "nobody"}})
@@ -271,6 +272,13 @@ def test_rows_of_which_nothing_can_be_asked_are_told_by_what_is_wrong(labelled: 
     ):
         assert words in caught.value.message
     assert not (tmp_path / "data" / "distillations" / "run").exists()
+
+
+def test_a_conversation_in_which_the_user_says_nothing_is_not_asked(labelled: Runner, tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": " "}, {"role": "assistant", "content": "yes?"}]
+    (tmp_path / "odd.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
+    with pytest.raises(InvalidJobFile, match="line 1, that cannot be asked: a message of the user is empty"):
+        labelled(source=str(tmp_path / "odd.jsonl"), task="conversation")
 
 
 def test_azures_learning_rate_becomes_a_multiplier_of_the_students_own(labelled: Runner, tmp_path: Path) -> None:
